@@ -1,0 +1,21 @@
+"""What a request costs. Pure: the price list of the product is these three functions."""
+
+BASE_CREDITS = 1
+RECORDS_PER_CREDIT = 100
+
+
+def cost(returned: int) -> int:
+    """Credits for a request that returned `returned` records: `1 + returned // 100`. Zero records cost the base 1."""
+    if returned < 0:
+        raise ValueError(f"returned must not be negative, got {returned}")
+    return BASE_CREDITS + returned // RECORDS_PER_CREDIT
+
+
+def highest_cost(limit: int) -> int:
+    """The most credits that a request for at most `limit` records can cost: what is held before it runs."""
+    return cost(limit)
+
+
+def lookup_cost(found: bool) -> int:
+    """Credits for the lookup of one person: 1 when there is one, nothing without a match."""
+    return BASE_CREDITS if found else 0
