@@ -1,0 +1,82 @@
+"""The only writer of a key's hash in Redis, the one that admit reads: digest, account epoch, state, requests per minute.
+
+Postgres is told first and numbers every change (`ApiKey.version`); Redis never goes back to an earlier version, so
+writers may race. A key hash counts only under the epoch of its account that it was read with, so whatever Redis
+loses, a revoked key is read again before it can be used.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from accounts.models import Account, ApiKey
+from config.redis import RedisUnavailable, Script, partition_tag
+
+log = structlog.get_logger(__name__)
+_WRITE = Script(Path(__file__).parent / "lua" / "write_key.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """A key as Postgres knows it, read together with its account's epoch in one statement."""
+
+    public_id: str
+    account_number: int
+    epoch: int
+    version: int
+    digest: str
+    state: str  # active | revoked | suspended
+    rpm: int | None
+
+
+def redis_key(public_id: str, account_number: int) -> str:
+    """The name of the key's hash."""
+    return f"{partition_tag(account_number)}:key:{public_id}"
+
+
+def rate_key(public_id: str, account_number: int) -> str:
+    """The name of the list of the key's calls in the last minute."""
+    return f"{partition_tag(account_number)}:rl:{public_id}"
+
+
+def read(public_id: str) -> KeyState | None:
+    """The key's state from Postgres, or None when there is no such key."""
+    row = (
+        ApiKey.objects.filter(pk=public_id)
+        .values_list("account__number", "account__epoch", "version", "digest", "state", "rpm", "account__state")
+        .first()
+    )
+    if row is None:
+        return None
+    number, epoch, version, digest, state, rpm, account_state = row
+    if state == ApiKey.State.ACTIVE and account_state == Account.State.SUSPENDED:
+        state = "suspended"
+    return KeyState(public_id, number, epoch, version, digest, state, rpm)
+
+
+def write(key: KeyState) -> bool:
+    """Tells Redis; False when Redis already knows a later version or epoch. Raises `RedisUnavailable`."""
+    reply = _WRITE.call(
+        keys=[redis_key(key.public_id, key.account_number)],
+        args=[key.digest, key.epoch, key.version, key.state, "" if key.rpm is None else key.rpm],
+    )
+    return bytes(reply) == b"OK"
+
+
+def publish(public_ids: list[str]) -> bool:
+    """Reads these keys anew and tells Redis; False when Redis could not be reached for one of them.
+
+    That Redis knows a later version already is as good as having told it.
+    """
+    told = True
+    for public_id in public_ids:
+        key = read(public_id)
+        if key is None:
+            continue
+        try:
+            write(key)
+        except RedisUnavailable as error:
+            log.warning("key_state_not_published", key=public_id, error=type(error).__name__)
+            told = False
+    return told

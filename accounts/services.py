@@ -1,0 +1,140 @@
+"""What can be done to users, accounts and keys. Each function is one decision; callers are admin, commands, API."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import transaction
+from django.db.models import F
+
+from accounts import key_state, keys
+from accounts.models import Account, ApiKey, Membership, User
+from config.errors import DomainError, InvalidRequest, NotFound
+
+RPM_MAX = 100_000
+
+
+class DuplicateEmail(DomainError):
+    """A user or account with this address exists."""
+
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A new key; `api_key` is the only copy of the whole key there will ever be."""
+
+    key: ApiKey
+    api_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """`pending` is True while Redis could not be told yet."""
+
+    key: ApiKey
+    pending: bool
+
+
+def _valid_email(email: str) -> str:
+    email = email.strip().lower()
+    try:
+        validate_email(email)
+    except ValidationError as error:
+        raise InvalidRequest(f"'{email}' is not an e-mail address.", details={"email": "not an e-mail address"}) from error
+    return email
+
+
+def create_operator(*, email: str, password: str) -> User:
+    """A user who may do everything in the operator admin. Raises `DuplicateEmail`, `InvalidRequest`."""
+    email = _valid_email(email)
+    if User.objects.filter(email=email).exists():
+        raise DuplicateEmail(f"A user with the e-mail address {email} exists already.")
+    return User.objects.create_superuser(email, password)
+
+
+@transaction.atomic
+def create_customer(*, name: str, email: str, password: str | None = None) -> Account:
+    """A new account and its owner (an existing user with that address becomes the owner). No credits yet.
+
+    Without a password the owner cannot log in until one is set.
+    """
+    email = _valid_email(email)
+    if not name.strip():
+        raise InvalidRequest("A customer needs a name.", details={"name": "required"})
+    owner = User.objects.filter(email=email).first() or User.objects.create_user(email, password)
+    account = Account.objects.create(name=name.strip(), email=email)
+    account.refresh_from_db(fields=["number"])
+    Membership.objects.create(account=account, user=owner, role=Membership.Role.OWNER)
+    return account
+
+
+def find_account(reference: str) -> Account:
+    """The account with this UUID or this customer number. Raises `NotFound`."""
+    reference = str(reference).strip()
+    lookup = {"number": int(reference)} if reference.isascii() and reference.isdigit() and len(reference) < 19 else {"pk": reference}
+    try:
+        return Account.objects.get(**lookup)
+    except (Account.DoesNotExist, ValidationError) as error:
+        raise NotFound(f"There is no account '{reference[:64]}'. Give its UUID or its customer number.") from error
+
+
+def issue_key(*, account: Account, label: str = "", rpm: int | None = None, actor: str = "") -> IssuedKey:
+    """A new live key of that account. `rpm`: None follows RATE_LIMIT_RPM, 0 is without limit. Raises `InvalidRequest`."""
+    if rpm is not None and not 0 <= rpm <= RPM_MAX:
+        raise InvalidRequest(
+            f"The limit must be 0 (none) to {RPM_MAX} requests per minute.", details={"rpm": f"0 to {RPM_MAX}"}
+        )
+    api_key = keys.generate(account_number=account.number)
+    presented = keys.parse(api_key, pepper=settings.KEY_PEPPER)
+    assert presented is not None  # noqa: S101 - what generate makes, parse reads
+    key = ApiKey.objects.create(
+        public_id=presented.public_id,
+        account=account,
+        digest=presented.digest,
+        label=label.strip()[:100],
+        rpm=rpm,
+        created_by=actor,
+    )
+    return IssuedKey(key, api_key)
+
+
+def revoke_key(*, public_id: str, now: datetime, actor: str = "") -> Revocation:
+    """Ends a key for good, in Postgres and then in Redis; a second revocation changes nothing. Raises `NotFound`."""
+    changed = ApiKey.objects.filter(pk=public_id, state=ApiKey.State.ACTIVE).update(
+        state=ApiKey.State.REVOKED, revoked_at=now, revoked_by=actor, version=F("version") + 1
+    )
+    key = ApiKey.objects.filter(pk=public_id).first()
+    if key is None:
+        raise NotFound("There is no such key.")
+    told = key_state.publish([public_id]) if changed or key.state == ApiKey.State.REVOKED else False
+    return Revocation(key, pending=not told)
+
+
+def set_key_limit(*, public_id: str, rpm: int | None) -> ApiKey:
+    """Changes a key's requests per minute at once. Raises `InvalidRequest`, `NotFound`."""
+    if rpm is not None and not 0 <= rpm <= RPM_MAX:
+        raise InvalidRequest(f"The limit must be 0 (none) to {RPM_MAX}.", details={"rpm": f"0 to {RPM_MAX}"})
+    if not ApiKey.objects.filter(pk=public_id).update(rpm=rpm, version=F("version") + 1):
+        raise NotFound("There is no such key.")
+    key_state.publish([public_id])
+    return ApiKey.objects.get(pk=public_id)
+
+
+def set_account_state(*, account: Account, state: str) -> Account:
+    """Suspends or reactivates an account: its keys answer ACCOUNT_SUSPENDED, or work again, within a second."""
+    with transaction.atomic():
+        Account.objects.filter(pk=account.pk).update(state=Account.State(state))
+        ApiKey.objects.filter(account=account).update(version=F("version") + 1)
+    publish_keys_of(account)
+    account.refresh_from_db(fields=["state"])
+    return account
+
+
+def publish_keys_of(account: Account) -> bool:
+    """Tells Redis the state of every key of that account; False when Redis could not be reached."""
+    public_ids: Sequence[str] = list(ApiKey.objects.filter(account=account).values_list("pk", flat=True))
+    return key_state.publish(list(public_ids))

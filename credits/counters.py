@@ -1,0 +1,283 @@
+"""The live counters in Redis, script by script. Every function is one round trip and raises `RedisUnavailable`.
+
+Key names: `{pNN}:acct:<number>`, `{pNN}:op:<number>:<operation>`, `{pNN}:holds`, `{pNN}:journal`,
+`{pNN}:cursor:ledger`, `{pNN}:cursor:usage`; the key's hash and its rate window belong to `accounts.key_state`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from accounts import key_state
+from accounts.keys import PresentedKey
+from config.redis import PARTITIONS, Script, money, partition_tag
+
+_LUA = Path(__file__).parent / "lua"
+_ACCOUNT = (_LUA / "account.lua",)
+ADMIT = Script(_LUA / "admit.lua", includes=_ACCOUNT)
+SETTLE = Script(_LUA / "settle.lua", includes=_ACCOUNT)
+APPLY = Script(_LUA / "apply.lua", includes=_ACCOUNT)
+LOAD = Script(_LUA / "load.lua", includes=_ACCOUNT)
+ACTIVATE = Script(_LUA / "activate.lua", includes=_ACCOUNT)
+INSPECT = Script(_LUA / "inspect.lua", includes=_ACCOUNT)
+READ_JOURNAL = Script(_LUA / "read_journal.lua")
+MOVE_CURSOR = Script(_LUA / "move_cursor.lua")
+TRIM = Script(_LUA / "trim.lua")
+
+LEDGER, USAGE = "ledger", "usage"
+RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Reply of admit: `status` as admit.lua names it; the window is None without a limit, `reset_ms` till it moves."""
+
+    status: str
+    deadline_ms: int = 0
+    available: int = 0
+    held: int = 0
+    limit: int | None = None
+    remaining: int | None = None
+    reset_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Reply of settle: the operation's total so far, what the account can still spend, the hold's new deadline."""
+
+    status: str
+    total: int
+    available: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBalance:
+    """An account in Redis at one moment; `usable` is False when it has to be loaded before it counts."""
+
+    usable: bool
+    balance: int
+    held: int
+    seq: int
+    applied: int
+    epoch: int
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPage:
+    """Events after a cursor, oldest first, each (stream id, flat fields)."""
+
+    partition: int
+    cursor: bytes
+    events: list[tuple[bytes, list[bytes]]]
+
+
+def account_key(number: int) -> str:
+    return f"{partition_tag(number)}:acct:{number}"
+
+
+def _operation_key(number: int, operation: str) -> str:
+    return f"{partition_tag(number)}:op:{number}:{operation}"
+
+
+def _holds_key(partition: int) -> str:
+    return f"{partition_tag(partition)}:holds"
+
+
+def journal_key(partition: int) -> str:
+    return f"{partition_tag(partition)}:journal"
+
+
+def cursor_key(partition: int, consumer: str) -> str:
+    return f"{partition_tag(partition)}:cursor:{consumer}"
+
+
+def _int(reply: bytes | int) -> int:
+    return int(reply) if reply != b"" else 0
+
+
+def admit(*, key: PresentedKey, amount: int, operation: str, attempt: str, endpoint: str) -> Admission:
+    """Decides a call; `amount` 0 only identifies the caller and counts the rate window."""
+    number = key.account_number
+    reply = ADMIT.call(
+        keys=[
+            account_key(number),
+            key_state.redis_key(key.public_id, number),
+            key_state.rate_key(key.public_id, number),
+            _operation_key(number, operation),
+            _holds_key(number % PARTITIONS),
+            journal_key(number % PARTITIONS),
+        ],
+        args=[
+            key.digest,
+            amount,
+            operation,
+            attempt,
+            settings.HOLD_S * 1000,
+            settings.RATE_LIMIT_RPM,
+            settings.JOURNAL_EVENTS_MAX,
+            number,
+            key.public_id,
+            endpoint,
+        ],
+    )
+    status = reply[0].decode()
+    if len(reply) == 1:
+        return Admission(status)
+    limit = None if reply[3] == b"" else int(reply[3])
+    window = {
+        "limit": limit,
+        "remaining": None if limit is None else int(reply[4]),
+        "reset_ms": int(reply[5]),
+    }
+    if status == "SHORT":
+        return Admission(status, available=int(reply[1]), held=int(reply[2]), **window)  # type: ignore[arg-type]
+    return Admission(status, deadline_ms=_int(reply[1]), available=_int(reply[2]), **window)  # type: ignore[arg-type]
+
+
+def settle(
+    *,
+    account_number: int,
+    operation: str,
+    attempt: str,
+    total: int | str,
+    final: bool,
+    amount: int,
+    deadline_ms: int,
+    key_id: str,
+    endpoint: str,
+    usage: str,
+) -> Charge:
+    """Charges the operation up to `total` credits, or with `RELEASE` only what it has paid already."""
+    reply = SETTLE.call(
+        keys=_settle_keys(account_number, operation),
+        args=[
+            operation,
+            attempt,
+            total,
+            "1" if final else "0",
+            amount,
+            deadline_ms,
+            settings.HOLD_S * 1000,
+            settings.RESULT_KEPT_S * 1000,
+            key_id,
+            account_number,
+            usage,
+            endpoint,
+        ],
+    )
+    return _charge(reply)
+
+
+def _settle_keys(account_number: int, operation: str) -> list[str]:
+    partition = account_number % PARTITIONS
+    return [
+        account_key(account_number),
+        _operation_key(account_number, operation),
+        _holds_key(partition),
+        journal_key(partition),
+    ]
+
+
+def _charge(reply: Sequence[bytes]) -> Charge:
+    return Charge(reply[0].decode(), int(reply[1]), int(reply[2]), int(reply[3]) if len(reply) > 3 else 0)
+
+
+def due_holds(*, limit: int) -> list[tuple[int, str]]:
+    """(account number, operation) of up to `limit` holds per partition whose deadline has passed."""
+    seconds, microseconds = money().time()  # type: ignore[misc]
+    now_ms = seconds * 1000 + microseconds // 1000
+    pipeline = money().pipeline(transaction=False)
+    for partition in range(PARTITIONS):
+        pipeline.zrangebyscore(_holds_key(partition), "-inf", now_ms, start=0, num=limit)
+    members = [member for page in pipeline.execute() for member in page]
+    return [(int(number), operation) for number, _, operation in (member.decode().partition(":") for member in members)]
+
+
+def sweep(account_number: int, operation: str) -> Charge:
+    """Releases a hold past its deadline, whoever made it."""
+    reply = SETTLE.call(
+        keys=_settle_keys(account_number, operation),
+        args=[operation, "", RELEASE, "1", 0, 0, 0, 0, "", account_number, "", ""],
+    )
+    return _charge(reply)
+
+
+def apply_add(*, account_number: int, credit_seq: int, amount: int) -> tuple[str, int, int]:
+    """(OK, GAP or LOAD; credits available; last credit_seq applied)."""
+    reply = APPLY.call(keys=[account_key(account_number)], args=[credit_seq, amount])
+    return reply[0].decode(), int(reply[1]), int(reply[2])
+
+
+def inspect(account_number: int) -> LiveBalance:
+    return inspect_many([account_number])[0]
+
+
+def inspect_many(account_numbers: Sequence[int]) -> list[LiveBalance]:
+    """The live balances of these accounts, in their order, in one round trip."""
+    replies = INSPECT.call_many([([account_key(number)], []) for number in account_numbers])
+    return [
+        LiveBalance(bool(int(usable)), _int(balance), _int(held), _int(seq), _int(applied), _int(epoch))
+        for usable, balance, held, seq, applied, epoch in replies
+    ]
+
+
+def write_loaded(*, account_number: int, epoch: int, balance: int, drained_seq: int, credit_seq: int) -> bool:
+    """Writes an account as Postgres knows it; False when Redis knows this epoch or a later one."""
+    reply = LOAD.call(keys=[account_key(account_number)], args=[epoch, balance, drained_seq, credit_seq])
+    return bytes(reply) == b"OK"
+
+
+def activate(*, account_number: int, epoch: int) -> bool:
+    """Makes a loaded account usable; False when it is no longer the load of that epoch."""
+    return bytes(ACTIVATE.call(keys=[account_key(account_number)], args=[epoch])) == b"OK"
+
+
+def read_journal(partitions: Sequence[int], *, consumer: str, limit: int) -> list[JournalPage]:
+    """Up to `limit` events of each partition after the consumer's cursor, in one round trip."""
+    replies = READ_JOURNAL.call_many(
+        [([cursor_key(partition, consumer), journal_key(partition)], [limit]) for partition in partitions]
+    )
+    return [
+        JournalPage(partition, cursor, [(stream_id, fields) for stream_id, fields in events])
+        for partition, (cursor, events) in zip(partitions, replies, strict=True)
+    ]
+
+
+def move_cursors(moves: Sequence[tuple[int, bytes, bytes]], *, consumer: str) -> int:
+    """Compare-and-set of (partition, cursor as read, new cursor); how many moved."""
+    replies: list[Any] = MOVE_CURSOR.call_many(
+        [([cursor_key(partition, consumer), journal_key(partition)], [old, new]) for partition, old, new in moves]  # type: ignore[list-item]
+    )
+    return sum(1 for reply in replies if bytes(reply) == b"OK")
+
+
+def ledger_cursors(partitions: Sequence[int]) -> list[bytes]:
+    """Where the ledger's consumer stands in each partition; b'' at the beginning."""
+    pipeline = money().pipeline(transaction=False)
+    for partition in partitions:
+        pipeline.get(cursor_key(partition, LEDGER))
+    return [cursor or b"" for cursor in pipeline.execute()]
+
+
+def trim(partitions: Sequence[int]) -> int:
+    """Forgets events behind both cursors; how many went."""
+    replies = TRIM.call_many(
+        [([journal_key(p), cursor_key(p, LEDGER), cursor_key(p, USAGE)], []) for p in partitions]
+    )
+    return sum(int(reply) for reply in replies)
+
+
+def journal_length() -> int:
+    """Events in all journals, those kept behind the cursors (one a partition) included."""
+    pipeline = money().pipeline(transaction=False)
+    for partition in range(PARTITIONS):
+        pipeline.xlen(journal_key(partition))
+    return sum(pipeline.execute())

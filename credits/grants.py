@@ -1,0 +1,51 @@
+"""Burn-down: which grant pays a debit. Pure."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+_NEVER = datetime.max.replace(tzinfo=timezone.utc)
+
+
+@dataclass(slots=True)
+class OpenGrant:
+    """A grant that can still pay. `remaining` goes down as it is drawn."""
+
+    id: uuid.UUID
+    kind: str
+    remaining: int
+    priority: int
+    expires_at: datetime | None
+    effective_at: datetime
+    created_at: datetime
+
+
+def burn_down_order(grants: list[OpenGrant]) -> list[OpenGrant]:
+    """By priority, earliest expiry (none last), promo before the others, effective date, creation."""
+    return sorted(
+        grants,
+        key=lambda grant: (
+            grant.priority,
+            grant.expires_at or _NEVER,
+            grant.kind != "promo",
+            grant.effective_at,
+            grant.created_at,
+            grant.id,
+        ),
+    )
+
+
+def draw(grants: list[OpenGrant], amount: int) -> list[tuple[uuid.UUID, int]]:
+    """Takes `amount` from grants in their order; (grant id, credits) each. Raises ValueError when they do not suffice."""
+    if amount > sum(grant.remaining for grant in grants):
+        raise ValueError(f"grants do not cover {amount} credits")
+    draws = []
+    for grant in grants:
+        if amount == 0:
+            break
+        part = min(amount, grant.remaining)
+        if part:
+            grant.remaining -= part
+            amount -= part
+            draws.append((grant.id, part))
+    return draws

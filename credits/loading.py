@@ -1,0 +1,151 @@
+"""How Redis learns an account: load with epochs and generations, and the adds that follow (credits/README.md, step 9)."""
+
+import uuid
+from datetime import datetime
+
+import structlog
+from django.db import connection, transaction
+from django.utils import timezone
+
+from accounts import key_state
+from accounts.models import Account
+from config.errors import TemporarilyUnavailable
+from config.redis import PARTITIONS
+from credits import counters, ledger
+from credits.models import Command
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS_MAX = 20
+DRAIN_PASSES_MAX = 1000
+COMMANDS_MAX = 1000
+
+
+class LoadContended(TemporarilyUnavailable):
+    """Other processes kept loading the same account; trying again is safe."""
+
+
+def load_account(account_number: int) -> bool:
+    """Makes the account usable in Redis; False when there is no such account.
+
+    Raises `LoadContended`, `RedisUnavailable`, `django.db.OperationalError`. Safe to run in any number of processes:
+    the epoch in Postgres decides whose load counts, and no row lock is held across a call to Redis.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        epoch = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
+        if epoch is None:
+            return False
+        if counters.inspect(account_number).usable:
+            return True
+        # What the journal still holds of the old epoch is booked before that epoch ends; later it would be set aside.
+        _drain_partition(account_number % PARTITIONS, now=timezone.now())
+        raised = _raise_epoch(account_number, epoch)
+        if raised is None:
+            continue
+        new_epoch, balance, drained_seq, credit_seq = raised
+        written = counters.write_loaded(
+            account_number=account_number,
+            epoch=new_epoch,
+            balance=balance,
+            drained_seq=drained_seq,
+            credit_seq=credit_seq,
+        )
+        if not written:
+            continue
+        # A later load may have raised the epoch after the write above and lost its own write to a FLUSHALL: only the
+        # load of the epoch that still stands in Postgres may be switched on.
+        current = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
+        if current == new_epoch and counters.activate(account_number=account_number, epoch=new_epoch):
+            log.info("account_loaded", account=account_number, epoch=new_epoch, balance=balance)
+            return True
+    raise LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
+
+
+def _drain_partition(partition: int, *, now: datetime) -> None:
+    for _ in range(DRAIN_PASSES_MAX):
+        if ledger.drain_ledger([partition], now=now).events == 0:
+            return
+
+
+@transaction.atomic
+def _raise_epoch(account_number: int, epoch: int) -> tuple[int, int, int, int] | None:
+    """(epoch, balance, drained_seq, credit_seq) after the raise; None when another load was first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE accounts_account SET epoch = epoch + 1 WHERE number = %s AND epoch = %s"
+            " RETURNING epoch, balance, drained_seq, credit_seq",
+            [account_number, epoch],
+        )
+        row: tuple[int, int, int, int] | None = cursor.fetchone()
+        return row
+
+
+def load_key(public_id: str) -> bool:
+    """Makes the key and its account known to Redis; False when Postgres knows no such key. Raises as `load_account`."""
+    known = key_state.read(public_id)
+    if known is None:
+        return False
+    load_account(known.account_number)
+    # The epoch may have been raised by the load: read both again, in one statement.
+    current = key_state.read(public_id)
+    if current is not None:
+        key_state.write(current)
+    return True
+
+
+def apply_commands(account_id: uuid.UUID) -> bool:
+    """Tells Redis the increases it has not applied yet, in order; True when none is left.
+
+    Raises `RedisUnavailable`. A command that is delivered twice is applied once.
+    """
+    number = Account.objects.values_list("number", flat=True).get(pk=account_id)
+    confirmed: list[int] = []
+    open_commands = list(
+        Command.objects.filter(account_id=account_id, confirmed_at=None).order_by("credit_seq")[:COMMANDS_MAX]
+    )
+    for command in open_commands:
+        status, _, applied = counters.apply_add(
+            account_number=number, credit_seq=command.credit_seq, amount=command.amount
+        )
+        if status == "GAP":
+            # `confirmed_at` is a hint, not proof: send again whatever Redis says it is missing.
+            if not _apply_missing(account_id, number, applied, command.credit_seq):
+                break
+        elif status == "LOAD":
+            # A load takes the balance with every increase booked so far.
+            load_account(number)
+            _, _, applied = counters.apply_add(
+                account_number=number, credit_seq=command.credit_seq, amount=command.amount
+            )
+            if applied < command.credit_seq:
+                break
+        confirmed.append(command.pk)
+    Command.objects.filter(pk__in=confirmed).update(confirmed_at=timezone.now())
+    return len(confirmed) == len(open_commands) < COMMANDS_MAX
+
+
+def _apply_missing(account_id: uuid.UUID, number: int, applied: int, up_to: int) -> bool:
+    missing = Command.objects.filter(account_id=account_id, credit_seq__gt=applied, credit_seq__lte=up_to)
+    for command in missing.order_by("credit_seq"):
+        status, _, _ = counters.apply_add(account_number=number, credit_seq=command.credit_seq, amount=command.amount)
+        if status != "OK":
+            return False
+    return True
+
+
+def apply_outstanding(*, limit: int = 1000) -> int:
+    """Applies open commands of every account that has some; how many accounts were brought up to date."""
+    account_ids = (
+        Command.objects.filter(confirmed_at=None)
+        .order_by("created_at")
+        .values_list("account_id", flat=True)[:limit]
+    )
+    done = 0
+    for account_id in dict.fromkeys(account_ids):
+        try:
+            done += apply_commands(account_id)
+        except LoadContended as error:
+            log.info("command_waits", account=str(account_id), reason=error.message)
+    return done
+
+

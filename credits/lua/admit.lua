@@ -1,0 +1,84 @@
+-- Decides one call: key, rate window, balance; then holds the credits it may cost.
+-- KEYS: 1 account hash, 2 key hash, 3 rate window (list of call times, newest first), 4 result of the operation,
+--       5 holds by deadline, 6 journal
+-- ARGV: 1 digest of the presented key, 2 amount to hold (0: identify only, no hold), 3 operation, 4 attempt,
+--       5 hold in ms, 6 default requests per minute, 7 most events the journal may hold, 8 account number,
+--       9 key id, 10 endpoint
+-- Returns {status, a, b, limit, remaining, reset_ms}; limit '' means none.
+--   OK: a = deadline in ms, b = credits available after the hold     SHORT: a = credits available, b = credits held
+--   RATE: reset_ms = wait     LOAD | INVALID_KEY | REVOKED | SUSPENDED | IN_PROGRESS | JOURNAL_FULL: nothing happened
+local WINDOW_MS = 60000
+
+local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held')
+if not usable(account[1], account[2], account[3]) then
+  return {'LOAD'}
+end
+local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm')
+if not key[1] or key[2] ~= account[1] then
+  return {'LOAD'}
+end
+if key[1] ~= ARGV[1] then
+  return {'INVALID_KEY'}
+end
+if key[3] ~= 'active' then
+  return {string.upper(key[3])}
+end
+
+local now = now_ms()
+local limit = tonumber(key[4]) or tonumber(ARGV[6])
+local available = tonumber(account[4]) - tonumber(account[5])
+local amount = tonumber(ARGV[2])
+
+-- The rate window as {limit, calls left, ms until the oldest call leaves}; calls past the window are forgotten here.
+local function window()
+  if limit == 0 then
+    return '', '', 0
+  end
+  local oldest = redis.call('LINDEX', KEYS[3], -1)
+  while oldest and tonumber(oldest) <= now - WINDOW_MS do
+    redis.call('RPOP', KEYS[3])
+    oldest = redis.call('LINDEX', KEYS[3], -1)
+  end
+  local reset = oldest and math.min(WINDOW_MS, tonumber(oldest) + WINDOW_MS - now) or WINDOW_MS
+  return int(limit), math.max(0, limit - redis.call('LLEN', KEYS[3])), reset
+end
+
+if amount > 0 then
+  local hold = redis.call('HGET', KEYS[1], 'h:' .. ARGV[3])
+  if hold then
+    local deadline, attempt = string.match(hold, '^%S+ (%S+) (%S+)')
+    if attempt ~= ARGV[4] then
+      return {'IN_PROGRESS'}
+    end
+    -- The same attempt again, its first reply lost: the same answer, and the window is not counted twice.
+    return {'OK', deadline, int(available), window()}
+  end
+  if redis.call('EXISTS', KEYS[4]) == 1 then
+    return {'IN_PROGRESS'}
+  end
+  if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[7]) then
+    return {'JOURNAL_FULL'}
+  end
+end
+
+local shown, left, reset = window()
+if limit > 0 then
+  if left <= 0 then
+    return {'RATE', '', '', shown, 0, reset}
+  end
+  redis.call('LPUSH', KEYS[3], int(now))
+  redis.call('PEXPIRE', KEYS[3], WINDOW_MS)
+  left = left - 1
+end
+if amount == 0 then
+  return {'OK', 0, int(available), shown, left, reset}
+end
+if available < amount then
+  return {'SHORT', int(available), account[5], shown, left, reset}
+end
+local deadline = now + tonumber(ARGV[5])
+redis.call('HINCRBY', KEYS[1], 'held', int(amount))
+redis.call('HSET', KEYS[1], 'h:' .. ARGV[3],
+  table.concat({int(amount), int(deadline), ARGV[4], ARGV[9], '0', ARGV[10]}, ' '))
+redis.call('ZADD', KEYS[5], int(deadline), ARGV[8] .. ':' .. ARGV[3])
+return {'OK', int(deadline), int(available - amount), shown, left, reset}

@@ -1,0 +1,171 @@
+"""The truth about credits: grants, the append-only ledger, which grant paid what, and what Redis has to learn.
+
+All amounts are whole credits in `bigint`, below 10^14 so that Redis' Lua can hold them exactly.
+"""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from accounts.models import Account
+from credits.amounts import CREDITS_MAX
+
+
+class CreditGrant(models.Model):
+    """Credits given to an account; `remaining` is what its draws have left."""
+
+    class Kind(models.TextChoices):
+        PURCHASE = "purchase"
+        PROMO = "promo"
+        ADJUSTMENT = "adjustment"
+        REFUND = "refund"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="grants")
+    kind = models.CharField(max_length=10, choices=Kind)
+    amount = models.BigIntegerField()
+    remaining = models.BigIntegerField()
+    priority = models.SmallIntegerField(default=100, help_text="Lower is spent first.")
+    effective_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    external_id = models.CharField(max_length=200, null=True, blank=True, unique=True)  # noqa: DJ001 - NULL is "none" in a unique column
+    voided_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(name="grant_amount_positive", condition=Q(amount__gt=0, amount__lte=CREDITS_MAX)),
+            models.CheckConstraint(
+                name="grant_remaining_within_amount", condition=Q(remaining__gte=0, remaining__lte=F("amount"))
+            ),
+        ]
+        indexes = [
+            # Burn-down order reads only grants that can still pay.
+            models.Index(fields=["account"], name="grant_open", condition=Q(remaining__gt=0, voided_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.amount:,} credits"
+
+
+class CreditTransaction(models.Model):
+    """The ledger: one entry for each change of an account's balance. Inserted, never changed (a trigger guards it)."""
+
+    class Type(models.TextChoices):
+        CREDIT = "credit"
+        DEBIT = "debit"
+
+    class Kind(models.TextChoices):
+        TOP_UP = "top_up", "top-up"
+        USAGE = "usage"
+        EXPIRY = "expiry"
+        REFUND = "refund"
+        ADJUSTMENT = "adjustment"
+        VOID = "void"
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="ledger")
+    type = models.CharField(max_length=6, choices=Type)
+    kind = models.CharField(max_length=10, choices=Kind)
+    amount = models.BigIntegerField()
+    reason = models.CharField(max_length=255, blank=True)
+    operation = models.UUIDField(null=True)
+    charged_total = models.BigIntegerField(null=True)
+    epoch = models.BigIntegerField(null=True)
+    seq = models.BigIntegerField(null=True)
+    credit_seq = models.BigIntegerField(null=True)
+    api_key = models.CharField(max_length=32, blank=True)
+    actor = models.CharField(max_length=254, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = "ledger entry"
+        verbose_name_plural = "ledger"
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(name="ledger_amount_positive", condition=Q(amount__gt=0, amount__lte=CREDITS_MAX)),
+            models.UniqueConstraint(
+                fields=["account", "epoch", "seq"], name="ledger_seq_once", condition=Q(seq__isnull=False)
+            ),
+            models.UniqueConstraint(
+                fields=["account", "credit_seq"], name="ledger_credit_seq_once", condition=Q(credit_seq__isnull=False)
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["account", "operation"], name="ledger_operation", condition=Q(operation__isnull=False)),
+            models.Index(fields=["account", "-id"], name="ledger_statement"),
+        ]
+
+    def __str__(self) -> str:
+        sign = "+" if self.type == self.Type.CREDIT else "−"
+        return f"{sign}{self.amount:,} {self.get_kind_display()}"
+
+
+class GrantDraw(models.Model):
+    """Which grant paid (a part of) a debit. Written in the entry's transaction, never changed."""
+
+    entry = models.ForeignKey(CreditTransaction, on_delete=models.PROTECT, related_name="draws")
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
+    amount = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(name="draw_amount_positive", condition=Q(amount__gt=0))]
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} credits of {self.grant_id}"
+
+
+class Command(models.Model):
+    """What Redis has to learn of an account, in the order of `credit_seq`. `confirmed_at` only helps to find work."""
+
+    class Kind(models.TextChoices):
+        ADD = "add"
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="commands")
+    credit_seq = models.BigIntegerField()
+    kind = models.CharField(max_length=4, choices=Kind)
+    amount = models.BigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+    confirmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "credit_seq"], name="command_seq_once"),
+            models.CheckConstraint(name="command_amount_positive", condition=Q(amount__gt=0)),
+        ]
+        indexes = [models.Index(fields=["created_at"], name="command_open", condition=Q(confirmed_at__isnull=True))]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.amount:,} (#{self.credit_seq})"
+
+
+class SetAside(models.Model):
+    """A journal event that was not booked, and why. Nothing is charged for it. Never changed."""
+
+    class Reason(models.TextChoices):
+        LATE = "late", "late: of an epoch that has ended"
+        BAD = "bad", "bad: could not be read or booked"
+        PAID = "paid", "paid: its operation was paid already; the debit went back"
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, null=True, related_name="set_aside")
+    epoch = models.BigIntegerField(null=True)
+    seq = models.BigIntegerField(null=True)
+    reason = models.CharField(max_length=4, choices=Reason)
+    debit = models.BigIntegerField(default=0)
+    event = models.JSONField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name_plural = "events set aside"
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["account", "epoch", "seq"], name="set_aside_seq_once", condition=Q(seq__isnull=False)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()} ({self.debit:,} credits)"

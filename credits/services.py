@@ -1,0 +1,109 @@
+"""What can be done to an account's credits."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from django.db import OperationalError, transaction
+
+from accounts.models import Account
+from config.errors import DomainError, InvalidRequest
+from config.redis import RedisUnavailable
+from credits import counters, ledger, loading
+from credits.amounts import CREDITS_MAX
+from credits.models import CreditGrant, CreditTransaction
+
+log = structlog.get_logger(__name__)
+
+TOP_UP_MAX = 10**12
+
+
+class PaymentMismatch(DomainError):
+    """422: this payment id or idempotency key was used before, for another account or amount."""
+
+    status = 422
+    code = "IDEMPOTENCY_MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """A top-up in the ledger. `balance` is what the account can spend now, `repeated` that it had been booked before."""
+
+    entry: CreditTransaction
+    balance: int
+    repeated: bool
+
+
+def top_up(
+    *, account: Account, amount: int, now: datetime, reason: str = "", actor: str = "", external_id: str | None = None
+) -> TopUp:
+    """Gives an account `amount` credits: a purchase grant without expiry, its ledger entry, and the add for Redis.
+
+    The same `external_id` (a payment's id, an idempotency key) is booked once; again with another account or amount it
+    raises `PaymentMismatch`. Raises `InvalidRequest` for amounts outside 1..10^12 or a balance past 10^14.
+    """
+    if not 1 <= amount <= TOP_UP_MAX:
+        raise InvalidRequest(
+            f"A top-up is 1 to {TOP_UP_MAX:,} credits.", details={"amount": f"a whole number from 1 to {TOP_UP_MAX}"}
+        )
+    entry, repeated = _book_top_up(account, amount, now, reason, actor, external_id)
+    try:
+        loading.apply_commands(account.pk)
+    except (RedisUnavailable, loading.LoadContended, OperationalError) as error:
+        # Booked is booked: the drain applies what Redis has not learnt yet.
+        log.warning("top_up_applied_later", account=account.number, error=type(error).__name__)
+    return TopUp(entry, spendable(account), repeated)
+
+
+@transaction.atomic
+def _book_top_up(
+    account: Account, amount: int, now: datetime, reason: str, actor: str, external_id: str | None
+) -> tuple[CreditTransaction, bool]:
+    locked = ledger.lock_accounts([account.number])[account.number]
+    if external_id is not None and (known := CreditGrant.objects.filter(external_id=external_id).first()):
+        if known.account_id != account.pk or known.amount != amount:
+            raise PaymentMismatch(
+                "This payment id was used before with another account or amount. Use a new one for a new top-up.",
+                details={"external_id": external_id},
+            )
+        return CreditTransaction.objects.get(account=account, operation=known.pk, type="credit"), True
+    if locked.balance + amount > CREDITS_MAX:
+        raise InvalidRequest(
+            "The balance would pass the most an account can hold.", details={"amount": f"balance at most {CREDITS_MAX}"}
+        )
+    grant = CreditGrant.objects.create(
+        account=account,
+        kind=CreditGrant.Kind.PURCHASE,
+        amount=amount,
+        remaining=amount,
+        effective_at=now,
+        created_at=now,
+        external_id=external_id,
+        reason=reason[:255],
+    )
+    entry = ledger.record_increase(
+        account=locked,
+        grant_id=grant.pk,
+        kind=CreditTransaction.Kind.TOP_UP,
+        amount=amount,
+        reason=reason[:255],
+        actor=actor[:254],
+    )
+    return entry, False
+
+
+def spendable(account: Account) -> int:
+    """What the account can spend now: Redis' word when it has one, else the ledger's balance."""
+    try:
+        live = counters.inspect(account.number)
+        if live.usable:
+            return live.available
+    except RedisUnavailable as error:
+        log.warning("live_balance_unknown", account=account.number, error=type(error).__name__)
+    return Account.objects.values_list("balance", flat=True).get(pk=account.pk)
+
+
+def new_external_id(prefix: str) -> str:
+    """An id for a top-up that has no payment of its own, so that a form sent twice books once."""
+    return f"{prefix}:{uuid.uuid4()}"
