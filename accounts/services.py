@@ -44,7 +44,9 @@ def _valid_email(email: str) -> str:
     try:
         validate_email(email)
     except ValidationError as error:
-        raise InvalidRequest(f"'{email}' is not an e-mail address.", details={"email": "not an e-mail address"}) from error
+        raise InvalidRequest(
+            f"'{email}' is not an e-mail address.", details={"email": "not an e-mail address"}
+        ) from error
     return email
 
 
@@ -75,7 +77,11 @@ def create_customer(*, name: str, email: str, password: str | None = None) -> Ac
 def find_account(reference: str) -> Account:
     """The account with this UUID or this customer number. Raises `NotFound`."""
     reference = str(reference).strip()
-    lookup = {"number": int(reference)} if reference.isascii() and reference.isdigit() and len(reference) < 19 else {"pk": reference}
+    lookup = (
+        {"number": int(reference)}
+        if reference.isascii() and reference.isdigit() and len(reference) < 19
+        else {"pk": reference}
+    )
     try:
         return Account.objects.get(**lookup)
     except (Account.DoesNotExist, ValidationError) as error:

@@ -133,5 +133,3 @@ def handler500(request: HttpRequest) -> Any:
 def handler400(request: HttpRequest, exception: Exception) -> Any:
     """400 outside the API views: a host that is not ours, a malformed form."""
     return JsonResponse(error_body("INVALID_REQUEST", "The request is malformed."), status=400)
-
-

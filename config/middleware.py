@@ -10,7 +10,7 @@ from typing import cast
 import structlog
 from csp.middleware import CSPMiddleware
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,64}")
@@ -40,13 +40,13 @@ class RequestId:
         return response
 
 
-class ContentSecurityPolicy(CSPMiddleware):  # type: ignore[misc]
+class ContentSecurityPolicy(CSPMiddleware):
     """The policy of the settings, and `unsafe-eval` under `/admin/` alone, where the admin theme's Alpine.js needs it."""
 
-    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if request.path_info.startswith("/admin/"):
             response._csp_update = {"script-src": ["'unsafe-eval'"]}  # type: ignore[attr-defined]  # noqa: SLF001 - its API
-        return cast(HttpResponse, super().process_response(request, response))
+        return super().process_response(request, response)
 
 
 @lru_cache(maxsize=8)

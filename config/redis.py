@@ -54,9 +54,9 @@ class Script:
         """Runs the script; every key it touches is in `keys`. Returns Redis' reply with bytes left as bytes."""
         client = money()
         try:
-            return client.execute_command("EVALSHA", self.sha1, len(keys), *keys, *args)
+            return client.evalsha(self.sha1, len(keys), *keys, *args)
         except NoScriptError:
-            return client.execute_command("EVAL", self.text, len(keys), *keys, *args)
+            return client.eval(self.text, len(keys), *keys, *args)
 
     def call_many(self, calls: Sequence[tuple[Sequence[str], Sequence[str | int]]]) -> list[Any]:
         """Runs the script once for each (keys, args) in one round trip; replies in the same order."""
@@ -71,7 +71,7 @@ class Script:
     def _pipeline(self, calls: Sequence[tuple[Sequence[str], Sequence[str | int]]]) -> list[Any]:
         pipeline = money().pipeline(transaction=False)
         for keys, args in calls:
-            pipeline.execute_command("EVALSHA", self.sha1, len(keys), *keys, *args)
+            pipeline.evalsha(self.sha1, len(keys), *keys, *args)
         return pipeline.execute()
 
 

@@ -48,7 +48,9 @@ CACHES: dict[str, Any] = {
 }
 DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
 RATELIMIT_USE_CACHE = "ratelimit"
-SILENCED_SYSTEM_CHECKS = ["django_ratelimit.W001"]  # django-redis increments atomically; the check knows only Django's own
+SILENCED_SYSTEM_CHECKS = [
+    "django_ratelimit.W001"
+]  # django-redis increments atomically; the check knows only Django's own
 
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="redis://127.0.0.1:6379/2")
 

@@ -269,9 +269,7 @@ def ledger_cursors(partitions: Sequence[int]) -> list[bytes]:
 
 def trim(partitions: Sequence[int]) -> int:
     """Forgets events behind both cursors; how many went."""
-    replies = TRIM.call_many(
-        [([journal_key(p), cursor_key(p, LEDGER), cursor_key(p, USAGE)], []) for p in partitions]
-    )
+    replies = TRIM.call_many([([journal_key(p), cursor_key(p, LEDGER), cursor_key(p, USAGE)], []) for p in partitions])
     return sum(int(reply) for reply in replies)
 
 

@@ -2,7 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from credits.amounts import CREDITS_MAX
 
@@ -31,7 +31,7 @@ class Event:
     @property
     def at(self) -> datetime:
         """When it happened, by the clock of Redis: the first part of the stream id."""
-        return datetime.fromtimestamp(int(self.stream_id.partition("-")[0]) / 1000, tz=timezone.utc)
+        return datetime.fromtimestamp(int(self.stream_id.partition("-")[0]) / 1000, tz=UTC)
 
 
 def parse(stream_id: bytes, fields: list[bytes]) -> Event:

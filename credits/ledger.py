@@ -51,7 +51,7 @@ class _Batch:
     """What one transaction is going to write."""
 
     entries: list[_Entry] = field(default_factory=list)
-    adds: list[tuple[LockedAccount, int, int]] = field(default_factory=list)  # account, credit_seq, amount
+    adds: list[tuple[LockedAccount, int, int, Event]] = field(default_factory=list)  # account, credit_seq, amount
     set_aside: list[tuple[LockedAccount | None, Event, str]] = field(default_factory=list)
 
 
@@ -82,11 +82,13 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
                 unreadable.append((stream_id, fields, str(error)))
     batch = book([event for event in readable if event.seq is not None], now=now)
     _set_aside_unreadable(unreadable)
-    counters.move_cursors([(page.partition, page.cursor, page.events[-1][0]) for page in pages], consumer=counters.LEDGER)
+    counters.move_cursors(
+        [(page.partition, page.cursor, page.events[-1][0]) for page in pages], consumer=counters.LEDGER
+    )
     return Booked(
         events=len(readable) + len(unreadable),
         entries=len(batch.entries),
-        accounts_with_adds=frozenset(account.id for account, _, _ in batch.adds),
+        accounts_with_adds=frozenset(account.id for account, _, _, _ in batch.adds),
     )
 
 
@@ -138,7 +140,7 @@ def _book_event(
         batch.set_aside.append((account, event, SetAside.Reason.PAID))
     if event.debit > booked:
         account.credit_seq += 1
-        batch.adds.append((account, account.credit_seq, event.debit - booked))
+        batch.adds.append((account, account.credit_seq, event.debit - booked, event))
 
 
 def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
@@ -152,9 +154,7 @@ def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
         return {row[1]: LockedAccount(*row) for row in cursor.fetchall()}
 
 
-def _paid_totals(
-    accounts: Iterable[LockedAccount], charges: Sequence[Event]
-) -> dict[tuple[uuid.UUID, uuid.UUID], int]:
+def _paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> dict[tuple[uuid.UUID, uuid.UUID], int]:
     """Greatest total charged so far per (account, operation), looking back 24 h from the oldest event."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -169,9 +169,7 @@ def _paid_totals(
         return {(account_id, operation): total for account_id, operation, total in cursor.fetchall()}
 
 
-def _recorded(
-    accounts: dict[int, LockedAccount], charges: Sequence[Event]
-) -> set[tuple[uuid.UUID, int, int | None]]:
+def _recorded(accounts: dict[int, LockedAccount], charges: Sequence[Event]) -> set[tuple[uuid.UUID, int, int | None]]:
     """Which events of earlier epochs stand in the ledger or were set aside already."""
     late = [
         (accounts[event.account_number].id, event.epoch, event.seq)
@@ -213,9 +211,12 @@ def _write(batch: _Batch, accounts: Iterable[LockedAccount]) -> None:
             _write_entries(cursor, batch.entries)
         if batch.adds:
             cursor.executemany(
-                "INSERT INTO credits_command (account_id, credit_seq, kind, amount, created_at)"
-                " VALUES (%s, %s, 'add', %s, now())",
-                [(account.id, credit_seq, amount) for account, credit_seq, amount in batch.adds],
+                "INSERT INTO credits_command (account_id, credit_seq, kind, amount, epoch, seq, created_at)"
+                " VALUES (%s, %s, 'add', %s, %s, %s, now())",
+                [
+                    (account.id, credit_seq, amount, event.epoch, event.seq)
+                    for account, credit_seq, amount, event in batch.adds
+                ],
             )
         if batch.set_aside:
             cursor.executemany(
@@ -289,7 +290,9 @@ def _set_aside_unreadable(unreadable: list[tuple[bytes, list[bytes], str]]) -> N
     for stream_id, fields, reason in unreadable:
         event = {"stream_id": stream_id.decode("ascii", "replace"), "fields": events.as_json(fields), "error": reason}
         log.error("journal_event_unreadable", stream_id=event["stream_id"], error=reason)
-        if not SetAside.objects.filter(account=None, event__stream_id=event["stream_id"], event__fields=event["fields"]).exists():
+        if not SetAside.objects.filter(
+            account=None, event__stream_id=event["stream_id"], event__fields=event["fields"]
+        ).exists():
             SetAside.objects.create(account=None, reason=SetAside.Reason.BAD, event=event)
 
 
@@ -328,9 +331,7 @@ def record_increase(
         credit_seq=account.credit_seq,
         actor=actor,
     )
-    Command.objects.create(
-        account_id=account.id, credit_seq=account.credit_seq, kind=Command.Kind.ADD, amount=amount
-    )
+    Command.objects.create(account_id=account.id, credit_seq=account.credit_seq, kind=Command.Kind.ADD, amount=amount)
     with connection.cursor() as cursor:
         cursor.execute(
             "UPDATE accounts_account SET balance = %s, credit_seq = %s WHERE id = %s",

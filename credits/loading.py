@@ -25,8 +25,10 @@ class LoadContended(TemporarilyUnavailable):
     """Other processes kept loading the same account; trying again is safe."""
 
 
-def load_account(account_number: int) -> bool:
+def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
     """Makes the account usable in Redis; False when there is no such account.
+
+    `even_if_usable` replaces a hash that counts by what the ledger says: the repair of a difference.
 
     Raises `LoadContended`, `RedisUnavailable`, `django.db.OperationalError`. Safe to run in any number of processes:
     the epoch in Postgres decides whose load counts, and no row lock is held across a call to Redis.
@@ -35,7 +37,7 @@ def load_account(account_number: int) -> bool:
         epoch = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
         if epoch is None:
             return False
-        if counters.inspect(account_number).usable:
+        if not even_if_usable and counters.inspect(account_number).usable:
             return True
         # What the journal still holds of the old epoch is booked before that epoch ends; later it would be set aside.
         _drain_partition(account_number % PARTITIONS, now=timezone.now())
@@ -136,9 +138,7 @@ def _apply_missing(account_id: uuid.UUID, number: int, applied: int, up_to: int)
 def apply_outstanding(*, limit: int = 1000) -> int:
     """Applies open commands of every account that has some; how many accounts were brought up to date."""
     account_ids = (
-        Command.objects.filter(confirmed_at=None)
-        .order_by("created_at")
-        .values_list("account_id", flat=True)[:limit]
+        Command.objects.filter(confirmed_at=None).order_by("created_at").values_list("account_id", flat=True)[:limit]
     )
     done = 0
     for account_id in dict.fromkeys(account_ids):
@@ -147,5 +147,3 @@ def apply_outstanding(*, limit: int = 1000) -> int:
         except LoadContended as error:
             log.info("command_waits", account=str(account_id), reason=error.message)
     return done
-
-

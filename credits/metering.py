@@ -211,9 +211,7 @@ def _decide(key: PresentedKey, *, amount: int, operation: str, attempt: str, end
         raise _invalid_key()
     for _ in range(LOADS_MAX):
         try:
-            admission = counters.admit(
-                key=key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint
-            )
+            admission = counters.admit(key=key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint)
             if admission.status != "LOAD":
                 return _accepted(admission, amount)
             known = loading.load_key(key.public_id)
@@ -247,7 +245,9 @@ def _accepted(admission: counters.Admission, amount: int) -> counters.Admission:
             error = AccountSuspended("This account is suspended. Write to the operator of this service.")
         case "JOURNAL_FULL":
             log.error("journal_full")
-            error = TemporarilyUnavailable("The ledger is behind. Nothing was charged; try again shortly.", retry_after_s=5)
+            error = TemporarilyUnavailable(
+                "The ledger is behind. Nothing was charged; try again shortly.", retry_after_s=5
+            )
         case _:
             raise RuntimeError(f"admit answered {admission.status}")
     raise error

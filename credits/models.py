@@ -30,7 +30,7 @@ class CreditGrant(models.Model):
     priority = models.SmallIntegerField(default=100, help_text="Lower is spent first.")
     effective_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, blank=True)
-    external_id = models.CharField(max_length=200, null=True, blank=True, unique=True)  # noqa: DJ001 - NULL is "none" in a unique column
+    external_id = models.CharField(max_length=200, null=True, blank=True, unique=True)
     voided_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -95,7 +95,9 @@ class CreditTransaction(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["account", "operation"], name="ledger_operation", condition=Q(operation__isnull=False)),
+            models.Index(
+                fields=["account", "operation"], name="ledger_operation", condition=Q(operation__isnull=False)
+            ),
             models.Index(fields=["account", "-id"], name="ledger_statement"),
         ]
 
@@ -119,7 +121,10 @@ class GrantDraw(models.Model):
 
 
 class Command(models.Model):
-    """What Redis has to learn of an account, in the order of `credit_seq`. `confirmed_at` only helps to find work."""
+    """What Redis has to learn of an account, in the order of `credit_seq`. `confirmed_at` only helps to find work.
+
+    An `add` of a top-up has no `seq`; one that returns the unbooked part of a debit names that debit's epoch and seq.
+    """
 
     class Kind(models.TextChoices):
         ADD = "add"
@@ -128,6 +133,8 @@ class Command(models.Model):
     credit_seq = models.BigIntegerField()
     kind = models.CharField(max_length=4, choices=Kind)
     amount = models.BigIntegerField()
+    epoch = models.BigIntegerField(null=True)
+    seq = models.BigIntegerField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
     confirmed_at = models.DateTimeField(null=True)
 

@@ -50,7 +50,7 @@ def top_up(
     entry, repeated = _book_top_up(account, amount, now, reason, actor, external_id)
     try:
         loading.apply_commands(account.pk)
-    except (RedisUnavailable, loading.LoadContended, OperationalError) as error:
+    except (*RedisUnavailable, loading.LoadContended, OperationalError) as error:
         # Booked is booked: the drain applies what Redis has not learnt yet.
         log.warning("top_up_applied_later", account=account.number, error=type(error).__name__)
     return TopUp(entry, spendable(account), repeated)

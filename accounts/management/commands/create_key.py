@@ -15,7 +15,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--account", required=True, help="The account's customer number or UUID.")
         parser.add_argument("--label", default="", help="What the key is for.")
-        parser.add_argument("--rpm", type=int, help="Requests per minute; 0: no limit; default: follows RATE_LIMIT_RPM.")
+        parser.add_argument(
+            "--rpm", type=int, help="Requests per minute; 0: no limit; default: follows RATE_LIMIT_RPM."
+        )
         parser.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,4 +33,6 @@ class Command(BaseCommand):
                 json.dumps({"api_key": issued.api_key, "key_id": issued.key.pk, "account_id": str(account.pk)})
             )
             return
-        self.stdout.write(f"Key for {account}:\n\n  {issued.api_key}\n\nKeep it now: it is not stored and never shown again.")
+        self.stdout.write(
+            f"Key for {account}:\n\n  {issued.api_key}\n\nKeep it now: it is not stored and never shown again."
+        )

@@ -1,0 +1,266 @@
+"""Credits over HTTP: what a key's account has and has used; top-ups and reconciliation for operators' programs."""
+
+import hmac
+from datetime import date, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.services import find_account
+from config.errors import DomainError, InvalidRequest
+from credits import metering, selectors, services, usage, verify
+
+# Security requirements as OpenAPI writes them; drf-spectacular's annotation knows only names.
+API_KEY: Any = [{"ApiKey": []}]
+ADMIN_SECRET: Any = [{"AdminSecret": []}]
+USAGE_DAYS_MAX = 366
+USAGE_DAYS_DEFAULT = 30
+
+
+class InvalidAdminSecret(DomainError):
+    """401: the X-Admin-Secret header is missing or wrong."""
+
+    status = 401
+    code = "INVALID_ADMIN_SECRET"
+
+
+def _validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
+    """The serializer's values; raises `InvalidRequest` with one reason a field, unknown fields included."""
+    data = serializer.initial_data
+    if not isinstance(data, dict) and not hasattr(data, "keys"):
+        raise InvalidRequest("Send a JSON object.", details={"body": "must be a JSON object"})
+    unknown = {str(name)[:64]: "unknown field" for name in set(data) - set(serializer.fields)}
+    if not serializer.is_valid() or unknown:
+        reasons = {name: " ".join(map(str, problems)) for name, problems in serializer.errors.items()}
+        allowed = ", ".join(sorted(serializer.fields))
+        raise InvalidRequest(
+            f"The request has fields that cannot be accepted; see details. Known fields: {allowed}.",
+            details={**unknown, **reasons},
+        )
+    return dict(serializer.validated_data)
+
+
+class GrantAnswer(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    amount = serializers.IntegerField()
+    remaining = serializers.IntegerField()
+    effective_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+
+
+class CreditsView(APIView):
+    """`GET /api/v1/credits`: the balance of the key's account. Free."""
+
+    @extend_schema(
+        operation_id="credits",
+        summary="Balance, held credits and grants",
+        description="Costs nothing. `balance` is what can be spent now; `held` belongs to requests under way.",
+        responses={200: GrantAnswer(many=True)},
+        tags=["Account"],
+        auth=API_KEY,
+    )
+    def get(self, request: Request) -> Response:
+        caller = metering.identify(api_key=request.headers.get("X-API-Key"), endpoint="credits")
+        found = selectors.credits_of(account_number=caller.account_number, now=timezone.now())
+        data = {
+            "balance": found.available,
+            "held": found.held,
+            "ledger_balance": found.ledger,
+            "grants": GrantAnswer(found.grants, many=True).data,
+        }
+        return Response({"status": "success", "data": data}, headers=_free(caller, found.available))
+
+
+class UsageQuery(serializers.Serializer[Any]):
+    to = serializers.DateField(required=False, help_text="Last day, UTC. Default: today.")
+    group_by = serializers.ChoiceField(choices=["day", "key", "endpoint"], default="day")
+    limit = serializers.IntegerField(min_value=1, max_value=usage.HISTORY_MAX, default=100)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `from` is a word of Python, so it cannot be declared above.
+        return {"from": serializers.DateField(required=False), **super().get_fields()}
+
+
+class UsageView(APIView):
+    """`GET /api/v1/usage`: what the key's account asked and what it cost. Free."""
+
+    @extend_schema(
+        operation_id="usage",
+        summary="Request history and totals",
+        description="Costs nothing. Days are in UTC; at most 366 of them. Requests appear about a second after they ran.",
+        parameters=[
+            OpenApiParameter("from", date, description="First day. Default: 30 days before `to`."),
+            OpenApiParameter("to", date, description="Last day. Default: today."),
+            OpenApiParameter("group_by", str, enum=["day", "key", "endpoint"], default="day"),
+            OpenApiParameter("limit", int, description="Requests to list, newest first: 1 to 1,000.", default=100),
+        ],
+        responses={200: dict},
+        tags=["Account"],
+        auth=API_KEY,
+    )
+    def get(self, request: Request) -> Response:
+        caller = metering.identify(api_key=request.headers.get("X-API-Key"), endpoint="usage")
+        query = _validated(UsageQuery(data=request.query_params))
+        until = query.get("to") or timezone.now().date()
+        since = query.get("from") or until - timedelta(days=USAGE_DAYS_DEFAULT - 1)
+        if not timedelta(0) <= until - since < timedelta(days=USAGE_DAYS_MAX):
+            raise InvalidRequest(
+                f"Give a range of 1 to {USAGE_DAYS_MAX} days.",
+                details={"from": f"must not be after 'to' nor more than {USAGE_DAYS_MAX} days before it"},
+            )
+        report = usage.report(
+            account_number=caller.account_number,
+            since=since,
+            until=until,
+            group_by=query["group_by"],
+            limit=query["limit"],
+        )
+        data = {
+            "from": since,
+            "to": until,
+            "group_by": query["group_by"],
+            "totals": {"requests": report.requests, "credits": report.credits},
+            "groups": report.groups,
+            "requests": report.history,
+        }
+        return Response({"status": "success", "data": data}, headers=_free(caller, None))
+
+
+def _free(caller: metering.Caller, remaining: int | None) -> dict[str, str]:
+    headers = {"X-Credits-Used": "0", **metering.rate_headers(caller.rate)}
+    return headers if remaining is None else {**headers, "X-Credits-Remaining": str(remaining)}
+
+
+class AdminSecretView(APIView):
+    """Base of the operators' program interface: every call carries X-Admin-Secret."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        given = request.headers.get("X-Admin-Secret", "")
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), settings.ADMIN_SECRET.encode()):
+            raise InvalidAdminSecret("Send the operators' secret in the X-Admin-Secret header.")
+
+
+class AccountReference(serializers.Field[Any, Any, Any, Any]):
+    """An account's UUID or its customer number, as text or as a number."""
+
+    default_error_messages = {"invalid": "give the account's UUID or its customer number"}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, bool) or not isinstance(data, int | str) or not str(data).strip() or len(str(data)) > 64:
+            self.fail("invalid")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class WholeNumber(serializers.IntegerField):
+    """An integer that is one already: no booleans, no fractions, no text."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return int(data)
+
+
+class TopUpBody(serializers.Serializer[Any]):
+    user_id = AccountReference(help_text="The account's UUID or its customer number.")
+    amount = WholeNumber(min_value=1, max_value=services.TOP_UP_MAX)
+    reason = serializers.CharField(max_length=255, required=False, default="", allow_blank=True)
+
+
+class TopUpAnswer(serializers.Serializer[Any]):
+    user_id = serializers.CharField()
+    amount = serializers.IntegerField()
+    balance = serializers.IntegerField(help_text="What the account can spend now.")
+    transaction_id = serializers.IntegerField(help_text="The ledger entry.")
+
+
+class TopUpView(AdminSecretView):
+    """`POST /admin/topup`: gives an account credits."""
+
+    @extend_schema(
+        operation_id="topup",
+        summary="Top up an account",
+        description="With an `Idempotency-Key` header the same top-up sent again is booked once.",
+        request=TopUpBody,
+        responses={200: TopUpAnswer},
+        parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)],
+        tags=["Operators"],
+        auth=ADMIN_SECRET,
+    )
+    def post(self, request: Request) -> Response:
+        body = _validated(TopUpBody(data=request.data))
+        key = request.headers.get("Idempotency-Key", "").strip()
+        if len(key) > 128:
+            raise InvalidRequest(
+                "The Idempotency-Key is too long.", details={"Idempotency-Key": "at most 128 characters"}
+            )
+        done = services.top_up(
+            account=find_account(str(body["user_id"])),
+            amount=body["amount"],
+            now=timezone.now(),
+            reason=body["reason"] or "Top-up",
+            actor="admin api",
+            external_id=f"topup:{key}" if key else None,
+        )
+        headers = {"Idempotent-Replayed": "true"} if done.repeated else None
+        return Response(
+            {
+                "user_id": body["user_id"],
+                "amount": body["amount"],
+                "balance": done.balance,
+                "transaction_id": done.entry.pk,
+            },
+            headers=headers,
+        )
+
+
+class SyncBody(serializers.Serializer[Any]):
+    repair = serializers.BooleanField(required=False, default=False)
+
+
+class SyncCreditsView(AdminSecretView):
+    """`POST /admin/sync-credits`: drains the journal and proves every balance; repairs only when told to."""
+
+    @extend_schema(
+        operation_id="sync_credits",
+        summary="Drain and verify the ledger",
+        description=(
+            "Books what the journal holds, then compares the ledger, accounts, grants and live balances. Changes nothing "
+            'else unless the body says `{"repair": true}`: then live balances that differ are loaded from the ledger.'
+        ),
+        request=SyncBody,
+        responses={200: dict},
+        tags=["Operators"],
+        auth=ADMIN_SECRET,
+    )
+    def post(self, request: Request) -> Response:
+        body = _validated(SyncBody(data=request.data))
+        result = verify.verify(now=timezone.now(), repair=body["repair"])
+        return Response(
+            {
+                "ok": result.ok,
+                "accounts": result.accounts,
+                "live_accounts": result.live_accounts,
+                "behind": result.behind,
+                "differences": [
+                    {
+                        "account": difference.account_number,
+                        "what": difference.what,
+                        "expected": difference.expected,
+                        "found": difference.found,
+                    }
+                    for difference in result.differences
+                ],
+                "repaired": result.repaired,
+                "at": result.at,
+            }
+        )

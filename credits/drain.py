@@ -1,0 +1,106 @@
+"""The drain: moves the journal into the ledger and the usage log, applies what Redis has to learn, sweeps old holds.
+
+Any number of drains may run; what they do twice changes nothing. Each store that is away is waited for, and the others'
+work goes on meanwhile.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from django.db import OperationalError
+from django.utils import timezone
+
+from config.clickhouse.client import StoreUnavailable
+from config.redis import PARTITIONS, RedisUnavailable
+from credits import counters, ledger, loading, usage
+
+log = structlog.get_logger(__name__)
+
+ALL_PARTITIONS = tuple(range(PARTITIONS))
+IDLE_S = 0.05
+SWEEP_EVERY_S = 1.0
+APPLY_EVERY_S = 1.0
+BACK_OFF_S = 0.5
+EVENTS_PER_PASS = 1000
+SWEEP_MAX = 100
+PASSES_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain did: ledger entries written, events copied to the usage log."""
+
+    entries: int
+    usage_events: int
+
+
+def drain_once() -> Drained:
+    """Drains until both consumers stand at the journals' ends, applies open commands; for commands, checks and tests.
+
+    Raises what the stores raise: `RedisUnavailable`, `StoreUnavailable`, `django.db.OperationalError`.
+    """
+    entries = usage_events = 0
+    for _ in range(PASSES_MAX):
+        booked = ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now())
+        copied = usage.drain_usage(ALL_PARTITIONS, limit=EVENTS_PER_PASS)
+        entries += booked.entries
+        usage_events += copied
+        if booked.events == 0 and copied == 0:
+            break
+    loading.apply_outstanding()
+    counters.trim(ALL_PARTITIONS)
+    return Drained(entries, usage_events)
+
+
+def sweep() -> int:
+    """Releases the holds past their deadline; how many."""
+    released = 0
+    for account_number, operation in counters.due_holds(limit=SWEEP_MAX):
+        charge = counters.sweep(account_number, operation)
+        if charge.status == "LOAD":
+            # Holds do not survive a load: afterwards the sweep only forgets the deadline.
+            loading.load_account(account_number)
+            charge = counters.sweep(account_number, operation)
+        released += charge.status == "OK"
+    if released:
+        log.info("holds_swept", count=released)
+    return released
+
+
+def run(*, stopping: Callable[[], bool]) -> None:
+    """Drains until `stopping()` says so; the pass under way is finished first."""
+    next_sweep = next_apply = 0.0
+    log.info("drain_started")
+    while not stopping():
+        busy = _attempt("ledger", _drain_ledger) | _attempt("usage", _drain_usage)
+        now = time.monotonic()
+        if now >= next_sweep:
+            _attempt("sweep", lambda: sweep() > 0)
+            next_sweep = time.monotonic() + SWEEP_EVERY_S
+        if now >= next_apply:
+            _attempt("apply", lambda: loading.apply_outstanding() > 0)
+            _attempt("trim", lambda: counters.trim(ALL_PARTITIONS) > 0)
+            next_apply = time.monotonic() + APPLY_EVERY_S
+        if not busy:
+            time.sleep(IDLE_S)
+    log.info("drain_stopped")
+
+
+def _drain_ledger() -> bool:
+    return ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now()).events > 0
+
+
+def _drain_usage() -> bool:
+    return usage.drain_usage(ALL_PARTITIONS, limit=EVENTS_PER_PASS) > 0
+
+
+def _attempt(what: str, work: Callable[[], bool]) -> bool:
+    """Does a piece of work; a store that is away is logged and waited for, nothing is lost meanwhile."""
+    try:
+        return work()
+    except (*RedisUnavailable, OperationalError, StoreUnavailable, loading.LoadContended) as error:
+        log.warning("drain_waits", work=what, error=type(error).__name__)
+        time.sleep(BACK_OFF_S)
+        return False

@@ -1,0 +1,35 @@
+"""`manage.py top_up`: credits for a customer."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from accounts.services import find_account
+from config.errors import DomainError
+from credits import services
+
+
+class Command(BaseCommand):
+    help = "Gives a customer credits. Example: manage.py top_up --account 1 --amount 500 --reason 'invoice 2031'."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--account", required=True, help="The account's customer number or UUID.")
+        parser.add_argument("--amount", type=int, required=True)
+        parser.add_argument("--reason", default="")
+        parser.add_argument("--payment-id", help="The payment's own id: the same one is booked once.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            done = services.top_up(
+                account=find_account(options["account"]),
+                amount=options["amount"],
+                now=timezone.now(),
+                reason=options["reason"],
+                actor="command line",
+                external_id=options["payment_id"],
+            )
+        except DomainError as error:
+            raise CommandError(error.message) from error
+        again = " (booked before: nothing was added)" if done.repeated else ""
+        self.stdout.write(f"Ledger entry {done.entry.pk}: +{done.entry.amount:,}, balance {done.balance:,}{again}.")

@@ -1,0 +1,167 @@
+"""The usage log in ClickHouse: its only writer, and how an account's rows are read."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal
+
+import structlog
+from django.db import connection
+
+from config.clickhouse.client import reader, store_errors, writer
+from credits import counters, events
+from credits.events import Event
+
+log = structlog.get_logger(__name__)
+
+GroupBy = Literal["day", "key", "endpoint"]
+_GROUPS: dict[GroupBy, str] = {"day": "toDate(at)", "key": "key_id", "endpoint": "endpoint"}
+_COLUMNS = (
+    "account_number",
+    "at",
+    "event_id",
+    "request_id",
+    "operation",
+    "key_id",
+    "endpoint",
+    "status",
+    "rows",
+    "credits",
+    "duration_ms",
+    "query",
+)
+HISTORY_MAX = 1000
+STATEMENT_TIMEOUT_S = 5
+ABANDONED_STATUS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """An account's requests of some days: totals, the totals per group, and the latest requests (newest first)."""
+
+    since: date
+    until: date
+    requests: int
+    credits: int
+    groups: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+
+
+def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
+    """One pass: copies requests whose credits the ledger has booked into `usage`; how many events it passed.
+
+    Follows the ledger's cursor, so that a row shows what was booked. Raises `RedisUnavailable`, `StoreUnavailable`,
+    `django.db.OperationalError`; repeating a pass writes the same rows again, which ClickHouse replaces.
+    """
+    booked_up_to = dict(zip(partitions, counters.ledger_cursors(partitions), strict=True))
+    moves, requests, passed = [], [], 0
+    for page in counters.read_journal(partitions, consumer=counters.USAGE, limit=limit):
+        behind = [
+            (stream_id, fields)
+            for stream_id, fields in page.events
+            if _reached(booked_up_to[page.partition], stream_id)
+        ]
+        if not behind:
+            continue
+        passed += len(behind)
+        moves.append((page.partition, page.cursor, behind[-1][0]))
+        for stream_id, fields in behind:
+            try:
+                event = events.parse(stream_id, fields)
+            except events.BadEvent:
+                continue  # the ledger's consumer has set it aside and logged it
+            if event.usage:
+                requests.append(event)
+    _insert(requests)
+    counters.move_cursors(moves, consumer=counters.USAGE)
+    return passed
+
+
+def _reached(cursor: bytes, stream_id: bytes) -> bool:
+    return cursor != b"" and _position(stream_id) <= _position(cursor)
+
+
+def _position(stream_id: bytes) -> tuple[int, int]:
+    milliseconds, _, number = stream_id.partition(b"-")
+    return int(milliseconds), int(number)
+
+
+def _insert(requests: list[Event]) -> None:
+    if not requests:
+        return
+    booked = _booked_credits(requests)
+    rows = []
+    for event in requests:
+        try:
+            usage = json.loads(event.usage)
+        except ValueError:
+            log.exception("usage_unreadable", stream_id=event.stream_id)
+            continue
+        rows.append(
+            (
+                event.account_number,
+                event.at,
+                f"{event.epoch}-{event.stream_id}",
+                str(usage.get("request_id", "")),
+                event.operation,
+                event.key_id,
+                str(usage.get("endpoint", "")),
+                int(usage.get("status", ABANDONED_STATUS)),
+                int(usage.get("rows", 0)),
+                booked.get((event.account_number, event.operation), 0),
+                int(usage.get("duration_ms", 0)),
+                str(usage.get("query", "")),
+            )
+        )
+    with store_errors():
+        writer().insert("usage", rows, column_names=_COLUMNS)
+
+
+def _booked_credits(requests: list[Event]) -> dict[tuple[int, uuid.UUID], int]:
+    """What the ledger has booked per (account number, operation)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT a.number, t.operation, sum(t.amount)::bigint FROM credits_credittransaction t"
+            " JOIN accounts_account a ON a.id = t.account_id"
+            " WHERE a.number = ANY(%s) AND t.operation = ANY(%s) AND t.type = 'debit' GROUP BY 1, 2",
+            [list({event.account_number for event in requests}), list({event.operation for event in requests})],
+        )
+        return {(number, operation): amount for number, operation, amount in cursor.fetchall()}
+
+
+def report(*, account_number: int, since: date, until: date, group_by: GroupBy, limit: int = 100) -> UsageReport:
+    """What an account asked from `since` to `until`, both days included, in UTC. Raises `StoreUnavailable`."""
+    parameters = {
+        "account": account_number,
+        "since": datetime.combine(since, time(), UTC),
+        "until": datetime.combine(until + timedelta(days=1), time(), UTC),
+        "limit": min(limit, HISTORY_MAX),
+    }
+    where = "account_number = {account:UInt64} AND at >= {since:DateTime64(3)} AND at < {until:DateTime64(3)}"
+    group = _GROUPS[group_by]
+    groups = _rows(
+        f'SELECT toString({group}) AS "group", count() AS requests, sum(credits) AS credits, sum(rows) AS rows'
+        f" FROM usage FINAL WHERE {where} GROUP BY {group} ORDER BY {group} LIMIT 1000",
+        parameters,
+    )
+    history = _rows(
+        "SELECT at, request_id, key_id, endpoint, status, rows, credits, duration_ms"
+        f" FROM usage FINAL WHERE {where} ORDER BY at DESC, event_id DESC LIMIT {{limit:UInt32}}",
+        parameters,
+    )
+    return UsageReport(
+        since=since,
+        until=until,
+        requests=sum(row["requests"] for row in groups),
+        credits=sum(row["credits"] for row in groups),
+        groups=groups,
+        history=history,
+    )
+
+
+def _rows(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    with store_errors():
+        result = reader().query(statement, parameters=parameters, settings={"max_execution_time": STATEMENT_TIMEOUT_S})
+    return list(result.named_results())
