@@ -157,6 +157,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "PREPROCESSING_HOOKS": ["config.openapi.without_aliases"],
+    "POSTPROCESSING_HOOKS": ["config.openapi.with_shared_parts"],
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

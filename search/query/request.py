@@ -32,6 +32,7 @@ PATH_PARTS_MAX = 8
 WORDS_CHARACTERS_MAX = 256
 WORDS_MAX = 16
 METADATA_PATH_CHARACTERS_MAX = 200
+PERSON_ID_CHARACTERS_MAX = 256
 
 QUERY_KEYS = ("filters", "fields", "limit", "offset", "sort", "include_total")
 PLANNED_KEYS = {
@@ -102,7 +103,7 @@ def parse_query(document: dict[str, Any]) -> RecordQuery:
 
 
 def parse_search(parameters: dict[str, list[str]], *, download: bool = False) -> RecordQuery:
-    """The query in the parameters of `GET /search` or `/download`; raises InvalidRequest with a reason for each refused one."""
+    """The query in the parameters of `GET /search` or `/download`; raises InvalidRequest with a reason for each."""
     problems = Problems()
     allowed = ("q", "limit") if download else ("q", "limit", "offset", "include_total")
     for key, given in parameters.items():
@@ -122,8 +123,19 @@ def parse_search(parameters: dict[str, list[str]], *, download: bool = False) ->
     return query
 
 
+def parse_person_id(given: str) -> str:
+    """The id in `GET /person/{id}`: a record's UUID or its source's own id, case-sensitive; raises InvalidRequest."""
+    problems = Problems()
+    try:
+        values.text_of(given, characters_max=PERSON_ID_CHARACTERS_MAX)
+    except Refused as refusal:
+        problems.add("id", str(refusal))
+    problems.raise_any()
+    return given
+
+
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of `text` as the text index holds them: lower case, cut at ASCII characters that are no letter or digit."""
+    """The words of `text` as the text index holds them: lower case, cut at ASCII characters that are not alphanumeric."""
     normalised = unicodedata.normalize("NFC", text).lower()
     return tuple(dict.fromkeys(word for word in re.split(r"[\x00-\x2f\x3a-\x60\x7b-\x7f\s]+", normalised) if word))
 

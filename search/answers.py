@@ -1,0 +1,41 @@
+"""What leaves: the success envelope around ClickHouse's own bytes, and the headers of a metered answer."""
+
+import json
+from typing import Any
+
+from django.http import HttpResponse
+
+from credits.metering import Hold, RateWindow, Settlement, rate_headers
+from search.store import Page
+
+JSON = "application/json"
+
+
+def page_response(page: Page, *, page_number: int | None, hold: Hold, settlement: Settlement) -> HttpResponse:
+    """`{"status", "data", "metadata"}` with the rows spliced in as they came from the store."""
+    metadata = json.dumps(
+        {
+            "total_records": page.total,
+            "returned": page.returned,
+            "page": page_number,
+            "credits_used": settlement.charged,
+            "credits_remaining": settlement.available,
+            "query_time_ms": page.elapsed_ms,
+            "next_cursor": None,
+        },
+        separators=(",", ":"),
+    )
+    body = b'{"status":"success","data":[' + page.rows + b'],"metadata":' + metadata.encode() + b"}"
+    headers = metered_headers(charged=settlement.charged, available=settlement.available, rate=hold.rate)
+    return HttpResponse(body, content_type=JSON, headers=headers)
+
+
+def free_response(data: Any, *, rate: RateWindow) -> HttpResponse:
+    """`{"status", "data"}` of an endpoint that costs nothing."""
+    body = json.dumps({"status": "success", "data": data}, ensure_ascii=False, separators=(",", ":"))
+    return HttpResponse(body, content_type=JSON, headers={"X-Credits-Used": "0", **rate_headers(rate)})
+
+
+def metered_headers(*, charged: int, available: int, rate: RateWindow) -> dict[str, str]:
+    """`X-Credits-Used`, `X-Credits-Remaining` and the rate window's headers."""
+    return {"X-Credits-Used": str(charged), "X-Credits-Remaining": str(available), **rate_headers(rate)}

@@ -1,0 +1,134 @@
+"""One metered request from key to answer: the order of its steps stands here and nowhere else.
+
+admit (highest price) → store → settle (true price) → rows leave. Whatever goes wrong in between releases the hold.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+
+from config.errors import DomainError, NotFound
+from config.middleware import request_id_of
+from credits import metering
+from credits.metering import Hold, InsufficientCredits, RateWindow, Usage, rate_headers
+from search.answers import metered_headers, page_response
+from search.pricing import cost, highest_cost, lookup_cost
+from search.query.compile import compile_json, compile_person
+from search.query.request import RecordQuery
+from search.query.values import is_uuid
+from search.store import Page, fetch
+
+QUERY_TEXT_CHARACTERS_MAX = 2_048
+STATUS_OK = 200
+STATUS_DEFECT = 500
+
+
+class PersonNotFound(NotFound):
+    """404: no record has this id, neither as its own nor as its source's. Nothing is charged."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No person has this id. Ids are case-sensitive; give the record's id or the id it had in its source.",
+            details={"id": "no match"},
+        )
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to a metered endpoint: who asks, under which id, what (text for the usage log), and since when."""
+
+    endpoint: str
+    api_key: str | None
+    request_id: str
+    asked: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, request: HttpRequest, endpoint: str) -> "Call":
+        """The call that `request` makes to `endpoint`."""
+        return cls(endpoint, request.headers.get("X-API-Key"), request_id_of(request))
+
+    def note(self, asked: Any) -> None:
+        """Keep what was asked, as compact JSON, for the usage log."""
+        self.asked = json.dumps(asked, separators=(",", ":"))[:QUERY_TEXT_CHARACTERS_MAX]
+
+    def usage(self, *, status: int, rows: int) -> Usage:
+        """The usage event of this call, ending now."""
+        duration_ms = round((time.monotonic() - self.started) * 1000)
+        return Usage(self.request_id, self.endpoint, status, rows, duration_ms, self.asked)
+
+
+@contextmanager
+def reading(call: Call) -> Iterator[None]:
+    """Around the reading of a request: a refusal costs nothing, and only a caller with a good key learns its reasons."""
+    try:
+        yield
+    except DomainError as refusal:
+        caller = metering.identify(api_key=call.api_key, endpoint=call.endpoint)
+        refusal.headers.update({"X-Credits-Used": "0", **rate_headers(caller.rate)})
+        raise
+
+
+@contextmanager
+def held(call: Call, *, amount: int) -> Iterator[Hold]:
+    """Holds `amount` credits; whatever is raised inside releases them and, as a refusal, tells the balance."""
+    try:
+        hold = metering.admit(api_key=call.api_key, endpoint=call.endpoint, amount=amount)
+    except InsufficientCredits as refusal:
+        refusal.headers.update({"X-Credits-Used": "0", "X-Credits-Remaining": str(refusal.details["available"])})
+        raise
+    try:
+        yield hold
+    except BaseException as error:
+        status = error.status if isinstance(error, DomainError) else STATUS_DEFECT
+        settlement = metering.release(hold, usage=call.usage(status=status, rows=0))
+        if isinstance(error, DomainError):
+            error.headers.update(
+                metered_headers(charged=settlement.charged, available=settlement.available, rate=hold.rate)
+            )
+        raise
+
+
+def answer_query(call: Call, query: RecordQuery) -> HttpResponse:
+    """Runs `query` and charges `1 + returned // 100`. Raises what admit, the store and settle raise."""
+
+    def run(operation: str) -> Page:
+        return fetch(compile_json(query), query_id=operation, with_total=query.include_total)
+
+    return _answer(call, highest_cost(query.limit), query.page, run, lambda page: cost(page.returned))
+
+
+def answer_person(call: Call, person_id: str) -> HttpResponse:
+    """Looks one person up for 1 credit. Raises `PersonNotFound`, at no charge, beside what `answer_query` raises."""
+
+    def run(operation: str) -> Page:
+        # A source's own id may look like a UUID too, so a miss there is looked for here.
+        columns = ("id", "user_id") if is_uuid(person_id) else ("user_id",)
+        for number, column in enumerate(columns):
+            statement = compile_person(column, person_id)
+            page = fetch(statement, query_id=f"{operation}-{number}" if number else operation, with_total=True)
+            if page.returned:
+                return page
+        raise PersonNotFound
+
+    return _answer(call, lookup_cost(found=True), 1, run, lambda page: lookup_cost(found=True))
+
+
+def identify(call: Call) -> RateWindow:
+    """Checks the key of a call that costs nothing; it counts in the key's rate window."""
+    return metering.identify(api_key=call.api_key, endpoint=call.endpoint).rate
+
+
+def _answer(
+    call: Call, highest: int, page_number: int, run: Callable[[str], Page], price: Callable[[Page], int]
+) -> HttpResponse:
+    with held(call, amount=highest) as hold:
+        page = run(hold.operation)
+        usage = call.usage(status=STATUS_OK, rows=page.returned)
+        settlement = metering.settle(hold, total=price(page), usage=usage)
+    return page_response(page, page_number=page_number, hold=hold, settlement=settlement)

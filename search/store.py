@@ -1,0 +1,159 @@
+"""The only reader of `records`: runs compiled statements and hands on ClickHouse's own bytes.
+
+Rows are never parsed into Python objects: JSON arrives as finished objects, CSV as finished lines.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import structlog
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
+from django.conf import settings
+from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as TransportTimeout
+
+from config.clickhouse.client import StoreUnavailable, reader
+from config.errors import DomainError
+from search.query.compile import Statement
+
+log = structlog.get_logger(__name__)
+
+# A download runs as long as its reader takes it; each delivered chunk keeps its hold alive.
+STREAM_TIMEOUT_S = 300
+
+_TIMED_OUT = frozenset({159, 160, 209, 394})  # TIMEOUT_EXCEEDED, TOO_SLOW, SOCKET_TIMEOUT, QUERY_WAS_CANCELLED
+_TOO_EXPENSIVE = frozenset({158, 191, 241, 290, 307, 396})  # rows, set size, memory, rows or bytes to read or to return
+_AWAY = frozenset(
+    {60, 81, 202, 210, 216, 242, 373, 999}
+)  # not migrated yet, too busy, network, read-only table, sessions
+
+
+class QueryTimeout(DomainError):
+    """504: the search did not end within QUERY_TIMEOUT_S."""
+
+    status = 504
+    code = "QUERY_TIMEOUT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The search took too long and was stopped. Nothing was charged; add a filter, or ask for fewer records.",
+            details={"timeout_s": settings.QUERY_TIMEOUT_S},
+        )
+
+
+class QueryTooExpensive(DomainError):
+    """422: the search passed a limit on memory or rows."""
+
+    status = 422
+    code = "QUERY_TOO_EXPENSIVE"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The search needs more memory or rows than one request may use. Nothing was charged; add a filter, ask for "
+            "fewer records, or leave the total out with include_total = false."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer: `rows` are JSON objects joined by commas, `total` the records that matched (None when not asked for)."""
+
+    rows: bytes
+    returned: int
+    total: int | None
+    elapsed_ms: int
+
+
+def fetch(statement: Statement, *, query_id: str, with_total: bool) -> Page:
+    """Runs a `compile_json` statement; raises QueryTimeout, QueryTooExpensive, StoreUnavailable."""
+    started = time.monotonic()
+    with _errors():
+        raw = reader().raw_query(
+            statement.sql,
+            parameters=statement.parameters,
+            settings={"max_execution_time": settings.QUERY_TIMEOUT_S, "query_id": query_id},
+        )
+    rows, _, counts = raw.rpartition(b"\n")
+    returned, _, matched = counts.partition(b"\t")
+    return Page(
+        rows=rows,
+        returned=int(returned),
+        total=int(matched) if with_total else None,
+        elapsed_ms=round((time.monotonic() - started) * 1000),
+    )
+
+
+@contextmanager
+def stream(statement: Statement, *, query_id: str, chunk_bytes: int) -> Iterator[Iterator[bytes]]:
+    """Opens a `compile_csv` statement: an iterator of byte chunks that end anywhere. Leaving the block ends the query.
+
+    Opening and each chunk raise QueryTimeout, QueryTooExpensive, StoreUnavailable.
+    """
+    with _errors():
+        response: Any = reader().raw_stream(
+            statement.sql,
+            parameters=statement.parameters,
+            settings={"max_execution_time": STREAM_TIMEOUT_S, "query_id": query_id},
+        )
+    try:
+        yield _chunks(response, chunk_bytes)
+    finally:
+        # Closed rather than drained: the server sees the reader go and stops the query.
+        response.close()
+
+
+def _chunks(response: Any, chunk_bytes: int) -> Iterator[bytes]:
+    # A server that fails in the middle of an answer writes this random tag and the reason where rows should be.
+    tag = response.headers.get("X-ClickHouse-Exception-Tag", "").encode()
+    seam = b""
+    while True:
+        with _errors():
+            chunk: bytes = response.read(chunk_bytes)
+        if not chunk:
+            return
+        if tag and tag in seam + chunk:
+            log.error("stream_failed", reason=chunk[chunk.find(tag) :][:300].decode("utf-8", "replace"))
+            raise StoreUnavailable("The data store stopped in the middle of the answer. Send the request again.")
+        seam = chunk[-len(tag) :] if tag else b""
+        yield chunk
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if _is_timeout(error):
+            raise QueryTimeout from error
+        _raise_for(error)
+    except ClickHouseError as error:
+        _raise_for(error)
+    except TransportTimeout as error:
+        raise QueryTimeout from error
+    except (HTTPError, OSError) as error:
+        log.warning("store_unavailable", error=type(error).__name__)
+        raise StoreUnavailable from error
+
+
+def _raise_for(error: ClickHouseError) -> NoReturn:
+    code = getattr(error, "code", None)
+    if code in _TIMED_OUT:
+        raise QueryTimeout from error
+    if code in _TOO_EXPENSIVE:
+        raise QueryTooExpensive from error
+    if code is None or code in _AWAY:
+        log.error("store_unavailable", error=type(error).__name__, code=code)
+        raise StoreUnavailable from error
+    # Anything else is a defect in our own SQL: logged, answered with 500, and never shown.
+    raise error
+
+
+def _is_timeout(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, TransportTimeout):
+            return True
+        error = getattr(error, "reason", None) or error.__cause__
+    return False
