@@ -75,6 +75,9 @@ class Script:
         return pipeline.execute()
 
 
+_TAGS = tuple(f"{{p{partition:02d}}}" for partition in range(PARTITIONS))
+
+
 def partition_tag(account_number: int) -> str:
     """The hash tag that keeps all of an account's keys in one slot: `{p07}` of `{p00}`..`{p63}`."""
-    return f"{{p{account_number % PARTITIONS:02d}}}"
+    return _TAGS[account_number % PARTITIONS]

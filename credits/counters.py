@@ -192,7 +192,7 @@ def _charge(reply: Sequence[bytes]) -> Charge:
 
 def due_holds(*, limit: int) -> list[tuple[int, str]]:
     """(account number, operation) of up to `limit` holds per partition whose deadline has passed."""
-    seconds, microseconds = money().time()  # type: ignore[misc]
+    seconds, microseconds = money().time()
     now_ms = seconds * 1000 + microseconds // 1000
     pipeline = money().pipeline(transaction=False)
     for partition in range(PARTITIONS):

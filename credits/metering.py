@@ -4,12 +4,12 @@
 the work, for less time than the hold lives. Rows may leave only after `settle` has returned.
 """
 
-import json
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import structlog
 from django.conf import settings
 
@@ -296,7 +296,9 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
 
 
 def _usage_json(usage: Usage) -> str:
-    return json.dumps({**asdict(usage), "query": usage.query[:QUERY_TEXT_MAX]}, separators=(",", ":"))
+    if len(usage.query) > QUERY_TEXT_MAX:
+        usage = replace(usage, query=usage.query[:QUERY_TEXT_MAX])
+    return orjson.dumps(usage).decode()
 
 
 def _redis_away(error: Exception) -> TemporarilyUnavailable:

@@ -164,4 +164,5 @@ def report(*, account_number: int, since: date, until: date, group_by: GroupBy, 
 def _rows(statement: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
     with store_errors():
         result = reader().query(statement, parameters=parameters, settings={"max_execution_time": STATEMENT_TIMEOUT_S})
-    return list(result.named_results())
+    # The driver answers UTC without saying so.
+    return [{**row, "at": row["at"].replace(tzinfo=UTC)} if "at" in row else row for row in result.named_results()]
