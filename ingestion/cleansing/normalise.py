@@ -1,0 +1,256 @@
+"""`normalise`: raw text columns and a mapping to clean records and rejected rows. Pure and vectorised."""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import polars as pl
+import pyarrow as pa
+
+from ingestion import countries
+from ingestion.cleansing import statuses
+from ingestion.cleansing.dates import parse_dates
+from ingestion.cleansing.metadata import canonical_json
+from ingestion.cleansing.phones import normalise_phones
+from ingestion.cleansing.text import blank_out, tidy
+from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHTS
+from ingestion.mapping import Mapping
+from ingestion.shapes import US_STATES
+
+CLEAN_SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("id", pa.binary(16)),
+        *((name, pa.date32() if name == "created_date" else pa.string()) for name in FIELDS),
+        ("metadata", pa.string()),
+        ("data_quality_score", pa.float32()),
+        ("validation_errors", pa.list_(pa.string())),
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [("position", pa.int64()), ("column", pa.string()), ("reason", pa.string()), ("message", pa.string())]
+)
+
+# Cannot occur in tidied text, so two different records never read the same.
+_SEPARATOR = "\x1f"
+_EMAIL = (
+    r"^[a-z0-9!#$%&'*+/=?^_`{|}~\p{L}\p{N}-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~\p{L}\p{N}-]+)*"
+    r"@(?:[a-z0-9\p{L}\p{N}](?:[a-z0-9\p{L}\p{N}-]{0,61}[a-z0-9\p{L}\p{N}])?\.)+[a-z\p{L}][a-z0-9\p{L}-]{1,62}$"
+)
+_NOT_A_FIRST_NAME = r"(?i), *(?:inc|llc|ltd|limited|gmbh|corp|co|plc|s\.?a|jr|sr|ii|iii|iv|md|phd|esq)\.?$"
+
+
+@dataclass
+class _Work:
+    """The columns on their way: `values` by field, `bad` masks by field with their reason, what stays as metadata."""
+
+    rows: int
+    values: dict[str, pl.Series] = field(default_factory=dict)
+    bad: list[tuple[str, str, pl.Series]] = field(default_factory=list)
+    metadata: dict[str, tuple[pl.Series, bool]] = field(default_factory=dict)
+
+    def refuse(self, name: str, reason: str, where: pl.Series, source: str, given: pl.Series) -> None:
+        """Marks values of a field as bad: kept in the metadata as given, blanked in their column."""
+        if not where.any():
+            return
+        self.bad.append((name, reason, where))
+        self.keep(source, given, where)
+
+    def keep(self, source: str, given: pl.Series, where: pl.Series) -> None:
+        """Keeps the given texts at `where` in the metadata under their source's name."""
+        kept = _blank(given, ~where)
+        if source in self.metadata:
+            before = self.metadata[source][0]
+            kept = before.zip_with(before != "", kept)
+        self.metadata[source] = (kept, False)
+
+
+def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Clean records (CLEAN_SCHEMA) and rejected rows (REJECTED_SCHEMA); `position` is the row's place in `batch`.
+
+    Every row of `batch` is in exactly one of the two. Columns are texts under their source's names, "" or null for empty; one
+    marked JSON_COLUMN holds JSON arrays. A column that the mapping does not name goes to the metadata.
+    """
+    work = _Work(batch.num_rows)
+    targets = {column.source: column.target for column in mapping.columns if column.target}
+    given: dict[str, tuple[str, pl.Series]] = {}
+    for place, column in enumerate(batch.schema):
+        values = tidy(pl.from_arrow(batch.column(place)).cast(pl.String).fill_null(""))
+        is_json = bool(column.metadata and b"json" in column.metadata)
+        target = None if is_json else targets.get(column.name)
+        if target is None or target in given:
+            _add_metadata(work, column.name, values, is_json=is_json)
+        else:
+            given[target] = (column.name, values)
+    _set_fields(work, given, mapping)
+    return _assemble(work)
+
+
+def _add_metadata(work: _Work, name: str, values: pl.Series, *, is_json: bool) -> None:
+    if name in work.metadata:  # the same path holds text in some rows and a list in others
+        name = f"{name}[]"
+    work.metadata[name] = (values, is_json)
+
+
+def _set_fields(work: _Work, given: dict[str, tuple[str, pl.Series]], mapping: Mapping) -> None:
+    empty = pl.Series([""], dtype=pl.String).new_from_index(0, work.rows)
+    sources: dict[str, str] = {}
+    for name in (*FIELDS, *NAME_PARTS):
+        source, values = given.get(name, (name, empty))
+        sources[name] = source
+        values = blank_out(values)
+        if name in given and name in LENGTH_MAX:
+            too_long = values.str.len_bytes() > LENGTH_MAX[name]
+            work.refuse(name, "too_long", too_long, source, values)
+            values = _blank(values, too_long)
+        work.values[name] = values
+    _set_name(work, mapping)
+    for name, rule in (("email", _set_email), ("country", _set_country), ("status", _set_status)):
+        if name in given:
+            rule(work, sources[name])
+    if "phone" in given:
+        _set_phone(work, sources["phone"], given, mapping)
+    _set_date(work, sources["created_date"], mapping)
+
+
+def _set_name(work: _Work, mapping: Mapping) -> None:
+    names = work.values["name"]
+    parts = [work.values.pop(part) for part in NAME_PARTS]
+    if mapping.last_first:
+        turn = (names.str.count_matches(",", literal=True) == 1) & ~names.str.contains(_NOT_A_FIRST_NAME)
+        names = names.zip_with(~turn, names.str.replace(r"^([^,]+), *([^,]+)$", "${2} ${1}"))
+    if any((part != "").any() for part in parts):
+        frame = pl.DataFrame([part.alias(str(place)) for place, part in enumerate(parts)])
+        joined = frame.select(pl.concat_str(pl.all(), separator=" ")).to_series()
+        joined = joined.str.replace_all(" {2,}", " ").str.strip_chars(" ")
+        names = names.zip_with(names != "", joined)
+    work.values["name"] = names
+
+
+def _set_email(work: _Work, source: str) -> None:
+    given = work.values["email"]
+    values = given.str.to_lowercase().str.strip_prefix("mailto:")
+    bad = (values != "") & ~values.str.contains(_EMAIL)
+    work.refuse("email", "invalid", bad, source, given)
+    work.values["email"] = _blank(values, bad)
+
+
+def _set_country(work: _Work, source: str) -> None:
+    _set_by_words(work, "country", source, countries.alpha_3, "unknown")
+
+
+def _set_status(work: _Work, source: str) -> None:
+    _set_by_words(work, "status", source, statuses.canonical, "unknown")
+
+
+def _set_by_words(work: _Work, name: str, source: str, canonical: "lru_cache[str]", reason: str) -> None:  # type: ignore[type-arg]
+    """Values that are few and many times the same: each different one is looked up once."""
+    given = work.values[name]
+    words = given.unique()
+    known = [canonical(word) or "" if word else "" for word in words]
+    values = given.replace_strict(words, pl.Series(known, dtype=pl.String), return_dtype=pl.String)
+    work.refuse(name, reason, (given != "") & (values == ""), source, given)
+    work.values[name] = values
+
+
+def _set_phone(work: _Work, source: str, given: dict[str, tuple[str, pl.Series]], mapping: Mapping) -> None:
+    values = work.values["phone"]
+    regions = work.values["country"]
+    if mapping.region_column is not None and mapping.region_column in work.metadata:
+        states = work.metadata[mapping.region_column][0]
+        in_us = states.is_in(list(US_STATES)) & (regions == "")
+        regions = regions.zip_with(~in_us, pl.Series(["USA"], dtype=pl.String).new_from_index(0, work.rows))
+    phones = normalise_phones(values, regions)
+    work.refuse("phone", "invalid", phones.bad, source, values)
+    if phones.cut.any():
+        work.keep(source, values, phones.cut)
+    work.values["phone"] = phones.values
+
+
+def _set_date(work: _Work, source: str, mapping: Mapping) -> None:
+    given = work.values["created_date"]
+    days = parse_dates(given, day_first=mapping.day_first)
+    work.refuse("created_date", "invalid", (given != "") & days.is_null(), source, given)
+    work.values["created_date"] = days
+
+
+def _assemble(work: _Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    frame = pl.DataFrame({name: work.values[name] for name in FIELDS})
+    frame = frame.with_columns(metadata=canonical_json(work.metadata, work.rows))
+    frame = frame.with_columns(data_quality_score=_score(frame), validation_errors=_errors(work)).with_row_index(
+        "position"
+    )
+    usable = frame.select(pl.any_horizontal([pl.col(name) != "" for name in IDENTIFYING])).to_series()
+    rejected = pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
+    if not usable.all():
+        rejected = _rejected(frame.filter(~usable))
+        frame = frame.filter(usable)
+    texts = frame.select(
+        pl.concat_str(
+            [pl.col(name) if name != "created_date" else pl.col(name).cast(pl.String).fill_null("") for name in FIELDS]
+            + [pl.col("metadata")],
+            separator=_SEPARATOR,
+        )
+    ).to_series()
+    ids = _md5(texts)
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    arrays = [ids if name == "id" else _column(table, name) for name in CLEAN_SCHEMA.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=CLEAN_SCHEMA), rejected
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name).cast(CLEAN_SCHEMA.field(name).type)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _md5(texts: pl.Series) -> pa.Array:
+    """The 16 bytes that are both record_hash and id."""
+    md5 = hashlib.md5
+    digests = b"".join([md5(text.encode(), usedforsecurity=False).digest() for text in texts.to_list()])
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(digests)])
+
+
+def _score(frame: pl.DataFrame) -> pl.Series:
+    """0..1: the weighted share of fields that are filled, and so valid, for a bad value is blank by now."""
+    points = [
+        (pl.col(name).is_not_null() if name == "created_date" else pl.col(name) != "").cast(pl.Int32) * weight
+        for name, weight in WEIGHTS.items()
+    ]
+    return frame.select(pl.sum_horizontal(points).cast(pl.Float32) / 100).to_series()
+
+
+def _errors(work: _Work) -> pl.Series:
+    """For each row the list of `field:reason`, in the order of the fields."""
+    nothing = pl.Series([[]], dtype=pl.List(pl.String)).new_from_index(0, work.rows)
+    if not work.bad:
+        return nothing
+    order = {name: place for place, name in enumerate(FIELDS)}
+    marks = [
+        pl.when(where).then(pl.lit(f"{name}:{reason}")).alias(str(place))
+        for place, (name, reason, where) in enumerate(sorted(work.bad, key=lambda mark: order[mark[0]]))
+    ]
+    some = pl.any_horizontal([where for _, _, where in work.bad])
+    touched = pl.select(some).to_series()
+    lists = pl.select(pl.concat_list(marks).list.drop_nulls()).to_series()
+    return lists.zip_with(touched, nothing)
+
+
+def _rejected(frame: pl.DataFrame) -> pa.RecordBatch:
+    rows = [
+        {
+            "position": position,
+            "column": "",
+            "reason": "NOTHING_USABLE",
+            "message": "no valid id, e-mail, name, phone, address or city"
+            + (f" ({', '.join(errors)})" if errors else ""),
+        }
+        for position, errors in frame.select("position", "validation_errors").rows()
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=REJECTED_SCHEMA)
+
+
+def _blank(values: pl.Series, where: pl.Series) -> pl.Series:
+    """The values with "" at `where`."""
+    if not where.any():
+        return values
+    return values.zip_with(~where, pl.Series([""], dtype=pl.String).new_from_index(0, len(values)))

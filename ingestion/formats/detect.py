@@ -1,0 +1,123 @@
+"""What a file is: by its content first, by its name second, or by what the operator says."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ingestion.formats.batches import Reader, RefusedFile, UnknownFormat
+from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
+from ingestion.formats.encoding import Utf8Source, detect_encoding, open_binary
+from ingestion.formats.json_rows import JsonLinesReader, JsonReader
+
+FORMATS = ("csv", "tsv", "json", "jsonl")
+SAMPLE_BYTES = 128 * 1024
+_BINARY = (
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ\x00", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"SQLite format 3\x00", "a SQLite database"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (b"%PDF", "a PDF document"),
+)
+_SQL = re.compile(
+    r"\s*(--|/\*|CREATE\s+(TABLE|DATABASE)|INSERT\s+INTO|DROP\s+(TABLE|DATABASE)|SET\s+\w+\s*=)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class DetectedFormat:
+    """A file's format and everything its reader must know; `as_json` can be kept and `from_json` gives the same again."""
+
+    format: str
+    encoding: str
+    dialect: Dialect | None = None
+
+    def reader(self, path: Path) -> Reader:
+        if self.dialect is not None:
+            return DelimitedReader(path, encoding=self.encoding, dialect=self.dialect)
+        if self.format == "jsonl":
+            return JsonLinesReader(path, encoding=self.encoding)
+        return JsonReader(path, encoding=self.encoding)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "encoding": self.encoding,
+            "dialect": self.dialect.as_json() if self.dialect else None,
+        }
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "DetectedFormat":
+        dialect = kept["dialect"]
+        if dialect is not None:
+            dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
+        return cls(kept["format"], kept["encoding"], dialect)
+
+
+def detect(
+    path: Path, *, wanted: str = "auto", not_utf8_at: int | None, known_header: frozenset[str]
+) -> DetectedFormat:
+    """Looks at the beginning of a file. `wanted` other than "auto" settles the format. Raises `RefusedFile` subclasses."""
+    if wanted != "auto" and wanted not in FORMATS:
+        raise UnknownFormat(f"The format '{wanted}' is not known. Choose one of: auto, {', '.join(FORMATS)}.")
+    with open_binary(path) as file:
+        head = file.read(SAMPLE_BYTES)
+    _refuse_binary(path, head)
+    encoding = detect_encoding(path, not_utf8_at)
+    with Utf8Source(path, encoding) as source:
+        sample = source.read(SAMPLE_BYTES).decode("utf-8", "replace")
+    if not sample.strip():
+        raise UnknownFormat(f"{path} holds only blank space: there is nothing to load.")
+    chosen = wanted if wanted != "auto" else _by_content(path, sample)
+    if chosen in ("json", "jsonl"):
+        return DetectedFormat(chosen, encoding)
+    if len(sample) >= SAMPLE_BYTES // 2:
+        sample = sample[: sample.rfind("\n") + 1] or sample
+    fixed = "\t" if chosen == "tsv" else None
+    dialect = sniff(sample, known_header=known_header, delimiter=fixed)
+    return DetectedFormat("tsv" if dialect.delimiter == "\t" else "csv", encoding, dialect)
+
+
+def _refuse_binary(path: Path, head: bytes) -> None:
+    for magic, what in _BINARY:
+        if head.startswith(magic):
+            raise UnknownFormat(
+                f"{path} is {what}. These formats are read: {', '.join(FORMATS)}. Convert or unpack it first."
+            )
+    controls = sum(head.count(bytes([byte])) for byte in range(1, 32) if byte not in (9, 10, 12, 13, 27, 30, 31))
+    if controls > len(head) // 20:
+        raise UnknownFormat(f"{path} is not text. These formats are read: {', '.join(FORMATS)}.")
+
+
+def _by_content(path: Path, sample: str) -> str:
+    start = sample.lstrip()
+    if start[0] == "[" and (start[1:].lstrip()[:1] in ("{", "]", "")):
+        return "json"
+    if start[0] == "{":
+        return "jsonl" if _first_line_is_json(start) else "json"
+    if start[0] == "<":
+        raise UnknownFormat(f"{path} looks like XML or HTML. These formats are read: {', '.join(FORMATS)}.")
+    if _SQL.match(start):
+        raise UnknownFormat(f"{path} looks like an SQL dump. These formats are read: {', '.join(FORMATS)}.")
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return "tsv"
+    return "csv"
+
+
+def _first_line_is_json(text: str) -> bool:
+    line = text.split("\n", 1)[0]
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        # A first line that is only begun is a pretty-printed object; one that is broken inside is a bad line of many.
+        lines = [part for part in text.split("\n")[:20] if part.strip()]
+        return len(lines) > 1 and sum(part.lstrip()[:1] == "{" and part.rstrip()[-1:] == "}" for part in lines) > 1
+    return True
+
+
+__all__ = ["FORMATS", "DetectedFormat", "RefusedFile", "detect"]

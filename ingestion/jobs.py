@@ -1,0 +1,225 @@
+"""Ingestion jobs: look at a file, load it chunk by chunk with a checkpoint after each, stop and go on."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from config.clickhouse.client import StoreUnavailable
+from config.clickhouse.locks import LockBusy, try_lock, unlock
+from ingestion.formats.batches import Reject
+from ingestion.formats.detect import DetectedFormat, detect
+from ingestion.formats.encoding import Fingerprint, fingerprint
+from ingestion.loader import Loaded, Loader
+from ingestion.mapping import KNOWN_HEADER, Mapping, infer
+from ingestion.models import DeadLetter, IngestionJob
+from ingestion.pipeline import Chunk, chunks
+
+CHUNK_ROWS = 250_000
+SAMPLE_ROWS = 2_000
+DEAD_LETTER_BATCH = 2_000
+
+Progress = Callable[[IngestionJob], None]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a file before anything is loaded."""
+
+    path: Path
+    fingerprint: Fingerprint
+    detected: DetectedFormat
+    mapping: Mapping
+
+
+def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
+    """Fingerprint, format and mapping of a file. Raises `RefusedFile` subclasses and `NothingMappable`; loads nothing."""
+    known = fingerprint(path)
+    detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
+    return Inspection(path, known, detected, infer(_samples(path, detected)))
+
+
+def _samples(path: Path, detected: DetectedFormat) -> dict[str, list[str]]:
+    """The first values of each text column, from the file's first batch that has rows."""
+    for batch in detected.reader(path):
+        rows = batch.rows.slice(0, SAMPLE_ROWS)
+        if rows.num_rows:
+            return {
+                column.name: rows.column(place).to_pylist()
+                for place, column in enumerate(rows.schema)
+                if not (column.metadata and b"json" in column.metadata)
+            }
+    return {}
+
+
+def run(
+    inspection: Inspection,
+    *,
+    source: str = "",
+    chunk_rows: int = CHUNK_ROWS,
+    on_progress: Progress = lambda job: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> IngestionJob:
+    """Loads a file to its end, or until `should_stop` says so between two chunks. Returns the job with its final counts.
+
+    A job of the same file that was interrupted, and that no living process is working on, is taken up where it was. When the
+    store goes away the job is left stopped, with the reason in `error`.
+    """
+    job = _resume(inspection, source=source) or _begin(inspection, source=source, chunk_rows=chunk_rows)
+    try:
+        on_progress(job)
+        _load(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
+    except (StoreUnavailable, LockBusy) as exc:
+        _finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
+    except BaseException as exc:
+        _finish(
+            job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=f"{type(exc).__name__}: {exc}"[:1000]
+        )
+        raise
+    finally:
+        unlock(_job_lock(job))
+    return job
+
+
+def _begin(inspection: Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
+    now = timezone.now()
+    job = IngestionJob(
+        source_path=str(inspection.path.resolve()),
+        source_file=inspection.path.name[-255:],
+        source=source,
+        size_bytes=inspection.fingerprint.size_bytes,
+        sha256=inspection.fingerprint.sha256,
+        format=inspection.detected.format,
+        detected=inspection.detected.as_json(),
+        mapping=inspection.mapping.as_json(),
+        chunk_rows=chunk_rows,
+        created_at=now,
+        started_at=now,
+    )
+    # Before the row can be seen: whoever finds a running job whose lock is free may take it up.
+    try_lock(_job_lock(job))
+    job.save(force_insert=True)
+    return job
+
+
+def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
+    unfinished = IngestionJob.objects.filter(
+        sha256=inspection.fingerprint.sha256,
+        size_bytes=inspection.fingerprint.size_bytes,
+        source=source,
+        state__in=[IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED],
+    ).order_by("created_at")[:20]
+    for job in unfinished:
+        if not try_lock(_job_lock(job)):
+            continue
+        job.refresh_from_db()
+        if job.state not in (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW):
+            job.state, job.error_code, job.error, job.finished_at = IngestionJob.State.RUNNING, "", "", None
+            job.save(update_fields=["state", "error_code", "error", "finished_at"])
+            return job
+        unlock(_job_lock(job))
+    return None
+
+
+def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
+    reader = DetectedFormat.from_json(job.detected).reader(path)
+    mapping = Mapping.from_json(job.mapping)
+    begun = time.monotonic()
+    stream = chunks(reader, mapping, chunk_rows=job.chunk_rows, skip=job.chunks_done)
+    try:
+        with Loader(job_id=job.id, source_file=job.source_file) as loader:
+            while not should_stop():
+                chunk = next(stream, None)
+                if chunk is None:
+                    _finish(job, _verdict(job))
+                    return
+                at = _announce(job, chunk)
+                loading = time.monotonic()
+                loaded = loader.load(chunk.records, chunk=chunk.number, at=at)
+                chunk.seconds["load"] = time.monotonic() - loading
+                job.busy_seconds += time.monotonic() - begun
+                begun = time.monotonic()
+                _checkpoint(job, chunk, loaded)
+                on_progress(job)
+        _finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
+    finally:
+        stream.close()
+
+
+def _announce(job: IngestionJob, chunk: Chunk) -> datetime:
+    """The chunk's `ingested_at`, written down before its rows: an attempt that died and this one then mean the same rows."""
+    if job.chunk_at is not None:
+        return job.chunk_at
+    now = timezone.now()
+    now -= timedelta(microseconds=now.microsecond % 1000)
+    job.chunk_at = now
+    job.save(update_fields=["chunk_at"])
+    return now
+
+
+def _checkpoint(job: IngestionJob, chunk: Chunk, loaded: Loaded) -> None:
+    """Counts, dead letters and the place to go on from, all in one transaction."""
+    job.rows_read += chunk.rows_read
+    job.rows_loaded += loaded.loaded
+    job.rows_duplicate += loaded.duplicate
+    job.rows_rejected += len(chunk.rejects)
+    job.bytes_read += chunk.bytes_read
+    job.chunks_done = chunk.number + 1
+    job.chunk_at = None
+    for stage, seconds in chunk.seconds.items():
+        job.stage_seconds[stage] = round(job.stage_seconds.get(stage, 0.0) + seconds, 3)
+    job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
+    with transaction.atomic():
+        DeadLetter.objects.bulk_create(_letters(job, chunk.rejects), batch_size=DEAD_LETTER_BATCH)
+        job.save(
+            update_fields=[
+                "rows_read", "rows_loaded", "rows_duplicate", "rows_rejected", "bytes_read", "chunks_done", "chunk_at",
+                "stage_seconds", "busy_seconds", "peak_memory_bytes",
+            ]
+        )  # fmt: skip
+    # Two chunks of one job never share an ingested_at: by it a repeated attempt knows its own rows.
+    time.sleep(0.001)
+
+
+def _letters(job: IngestionJob, rejects: list[Reject]) -> list[DeadLetter]:
+    now = timezone.now()
+    return [
+        DeadLetter(
+            job=job,
+            row=reject.row,
+            column=reject.column[:200],
+            reason=reject.reason,
+            message=reject.message.replace("\x00", ""),
+            raw=reject.raw,
+            created_at=now,
+        )
+        for reject in rejects
+    ]
+
+
+def _verdict(job: IngestionJob) -> str:
+    over = job.reject_share > settings.REJECT_THRESHOLD
+    return IngestionJob.State.NEEDS_REVIEW if over else IngestionJob.State.DONE
+
+
+def _finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = "") -> None:
+    job.state, job.error_code, job.error = state, error_code, error
+    job.finished_at = timezone.now()
+    job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
+    job.save(update_fields=["state", "error_code", "error", "finished_at", "peak_memory_bytes"])
+
+
+def _job_lock(job: IngestionJob) -> str:
+    return f"ingestion-job-{job.id}"
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

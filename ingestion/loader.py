@@ -1,0 +1,139 @@
+"""The only writer of `records`.
+
+A record's id is the MD5 of the record itself, so "already there" is a question about ids. `load` asks it and inserts what is
+new while it holds one lock for the whole installation: no other job can insert in between, and no query ever sees a
+duplicate. Whatever is interrupted may be asked again.
+"""
+
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute
+
+from config.clickhouse import client as clients
+from config.clickhouse import data_version
+from config.clickhouse.client import StoreUnavailable, store_errors
+from config.clickhouse.locks import advisory_lock
+
+LOCK = "records-writer"
+LOCK_WAIT_S = 900.0
+IN_FLIGHT_WAIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a chunk's records: loaded + duplicate = the records given."""
+
+    loaded: int
+    duplicate: int
+
+
+class Loader:
+    """Loads the chunks of one job. Use as a context manager: it owns a small table of ids while it is open."""
+
+    def __init__(self, *, job_id: uuid.UUID, source_file: str) -> None:
+        self._job_id, self._source_file = job_id, source_file
+        self._ids_table = f"ingest_ids_{job_id.hex}"
+
+    def __enter__(self) -> "Loader":
+        with store_errors():
+            clients.writer().command(f"CREATE TABLE IF NOT EXISTS {self._ids_table} (id UUID) ENGINE = Memory")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            with store_errors():
+                clients.writer().command(f"DROP TABLE IF EXISTS {self._ids_table}")
+        except StoreUnavailable:
+            # The store is away: its Memory table is empty when it comes back, and the next run of the job drops it.
+            return
+
+    def load(self, records: pa.Table, *, chunk: int, at: datetime) -> Loaded:
+        """Inserts the records (CLEAN_SCHEMA) that are not there yet, all with `ingested_at` = `at`.
+
+        Give the same `chunk` and `at` when the chunk is tried again: rows that the interrupted attempt had inserted count as
+        loaded, not as duplicates. Raises `StoreUnavailable`, `LockBusy`.
+        """
+        if records.num_rows == 0:
+            return Loaded(0, 0)
+        first = pl.Series(pl.from_arrow(records.column("id").cast(pa.binary()))).is_first_distinct()
+        unique = records if first.all() else records.filter(first.to_arrow())
+        with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
+            self._wait_for_inserts_in_flight()
+            known, own = self._known(unique.column("id"), at)
+            fresh = unique
+            if len(known):
+                fresh = unique.filter(pa.compute.invert(pa.compute.is_in(unique.column("id"), value_set=known)))
+            if fresh.num_rows:
+                self._insert(fresh, chunk=chunk, at=at)
+        if fresh.num_rows:
+            data_version.raise_version()
+        loaded = fresh.num_rows + own
+        return Loaded(loaded, records.num_rows - loaded)
+
+    def _known(self, ids: pa.ChunkedArray, at: datetime) -> tuple[pa.ChunkedArray, int]:
+        """Those of `ids` that are in `records`, and how many of them this very chunk inserted before."""
+        client = clients.writer()
+        client.command(f"TRUNCATE TABLE {self._ids_table}")
+        client.insert_arrow(self._ids_table, pa.table({"id": ids}))
+        answer = client.query_arrow(
+            "SELECT id, job_id = {job:UUID} AND toUnixTimestamp64Milli(ingested_at) = {at_ms:Int64} AS own"
+            f" FROM records WHERE id IN {self._ids_table}",
+            parameters={"job": str(self._job_id), "at_ms": round(at.timestamp() * 1000)},
+            # The set is large and its ids are everywhere: one pass over the column is the cheapest way.
+            settings={"optimize_use_projections": 0, "use_index_for_in_with_subqueries": 0},
+        )
+        known = [getattr(chunk, "storage", chunk) for chunk in answer.column("id").chunks]
+        return pa.chunked_array(known, pa.binary(16)), pa.compute.sum(
+            answer.column("own").cast(pa.int64())
+        ).as_py() or 0
+
+    def _insert(self, records: pa.Table, *, chunk: int, at: datetime) -> None:
+        rows = records.num_rows
+        table = records.drop_columns(["position"])
+        constants = {
+            "job_id": pa.repeat(pa.scalar(self._job_id.bytes, pa.binary(16)), rows),
+            "source_file": pa.repeat(pa.scalar(self._source_file), rows),
+            "ingested_at": pa.repeat(pa.scalar(at, pa.timestamp("ms", "UTC")), rows),
+        }
+        for name, column in constants.items():
+            table = table.append_column(name, column)
+        clients.writer().insert_arrow(
+            "records",
+            table,
+            settings={
+                "query_id": f"ingest-{self._job_id.hex}-{chunk}-{uuid.uuid4().hex[:8]}",
+                # If this very insert arrives twice, the second does nothing. Another set of rows has another token.
+                "insert_deduplication_token": f"{self._job_id.hex}-{chunk}-{_fingerprint(records.column('id'))}",
+                # One block, so that a chunk is there as a whole or not at all.
+                "max_insert_block_size": rows + 1,
+                "min_insert_block_size_rows": rows + 1,
+                "min_insert_block_size_bytes": 0,
+            },
+        )
+
+    def _wait_for_inserts_in_flight(self) -> None:
+        """An insert whose sender died may still be at work: only when it has ended is "already there" a fact."""
+        deadline = time.monotonic() + IN_FLIGHT_WAIT_S
+        while True:
+            running = clients.writer().query(
+                "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
+                " AND match(query, '^INSERT INTO `?records`? ')"
+            )
+            if running.result_rows[0][0] == 0:
+                return
+            if time.monotonic() > deadline:
+                raise StoreUnavailable("An earlier insert has been running for too long. Try again when it is done.")
+            time.sleep(0.1)
+
+
+def _fingerprint(ids: pa.ChunkedArray) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in ids.chunks:
+        digest.update(pa.concat_arrays([part]).cast(pa.binary()).buffers()[2])
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""`manage.py ingest`: load files into the store that customers search."""
+
+import argparse
+import glob
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from clickhouse_connect.driver.exceptions import DatabaseError
+from django.core.management.base import BaseCommand
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from config.errors import DomainError
+from ingestion import jobs, reports
+from ingestion.formats.detect import FORMATS
+from ingestion.models import IngestionJob
+
+DONE, NEEDS_REVIEW, REFUSED, RESUMABLE = 0, 1, 2, 3
+_CODES = {
+    IngestionJob.State.DONE: DONE,
+    IngestionJob.State.NEEDS_REVIEW: NEEDS_REVIEW,
+    IngestionJob.State.STOPPED: RESUMABLE,
+    IngestionJob.State.FAILED: RESUMABLE,
+}
+_EPILOG = """
+examples:
+  manage.py ingest customers.csv                 load one file
+  manage.py ingest 'exports/2024-*.jsonl'        load every file that matches
+  manage.py ingest customers.csv --dry-run       show what each column becomes, load nothing
+  manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
+
+exit codes:
+  0  done          every row is loaded, a duplicate or, below the threshold, rejected
+  1  needs review  the rejected rows passed REJECT_THRESHOLD (0.1 %); see the dead letters in the admin
+  2  refused       no such path, no permission, empty, unknown format or nothing that can be mapped; nothing was loaded
+  3  stopped       interrupted, or the store went away; the same command goes on where it stopped
+"""
+
+
+class Command(BaseCommand):
+    help = "Loads CSV, TSV, JSON and JSON Lines files: maps, cleans, removes duplicates, counts every row."
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        kwargs.setdefault("epilog", _EPILOG)
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("path", nargs="+", metavar="PATH", help="a file, or a quoted pattern like 'data/*.csv'")
+        parser.add_argument(
+            "--format", default="auto", choices=["auto", *FORMATS], help="the format; found out by content unless given"
+        )
+        parser.add_argument(
+            "--source", default="", metavar="NAME", help="the name under which files of one origin belong together"
+        )
+        parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
+        parser.add_argument(
+            "--json", action="store_true", dest="as_json", help="answer in JSON, without a progress bar"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.as_json: bool = options["as_json"]
+        self.console = Console(file=self.stdout, soft_wrap=False)
+        self.errors = Console(file=self.stderr, soft_wrap=True, highlight=False)
+        self.stop = False
+        before = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code, answers = self._all(options)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.as_json:
+            self.stdout.write(json.dumps(answers, ensure_ascii=False))
+        if code != DONE:
+            sys.exit(code)
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True
+        self.errors.print("Stopping after the chunk that is being loaded …")
+
+    def _all(self, options: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+        code, answers = DONE, []
+        for path in _paths(options["path"]):
+            if self.stop:
+                code = RESUMABLE
+                break
+            try:
+                found = jobs.inspect(path, wanted=options["format"])
+                if options["dry_run"]:
+                    answers.append(reports.mapping_as_json(found))
+                    if not self.as_json:
+                        self.console.print(*reports.mapping_table(found), sep="\n")
+                    continue
+                job = self._run(found, source=options["source"])
+            except DomainError as exc:
+                code = max(code, REFUSED)
+                answers.append(
+                    {"path": str(path), "state": "refused", "error": {"code": exc.code, "message": exc.message}}
+                )
+                self.errors.print(f"{exc.code}: {exc.message}", markup=False)
+                continue
+            except DatabaseError as exc:
+                code = RESUMABLE
+                answers.append(
+                    {"path": str(path), "state": "failed", "error": {"code": "STORE_ERROR", "message": str(exc)}}
+                )
+                self.errors.print(f"STORE_ERROR: ClickHouse refused a statement: {str(exc)[:500]}", markup=False)
+                break
+            code = max(code, _CODES[IngestionJob.State(job.state)])
+            answers.append(reports.job_as_json(job))
+            if not self.as_json:
+                self.console.print(*reports.job_table(job), sep="\n", highlight=False)
+            if job.error and job.error_code != "STOPPED":
+                self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
+        return code, answers
+
+    def _run(self, found: jobs.Inspection, *, source: str) -> IngestionJob:
+        if self.as_json:
+            return jobs.run(found, source=source, should_stop=lambda: self.stop)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rows]:,} rows"),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+            task: TaskID = bar.add_task(found.path.name, total=found.fingerprint.size_bytes, rows=0)
+            return jobs.run(
+                found,
+                source=source,
+                on_progress=lambda job: bar.update(task, completed=job.bytes_read, rows=job.rows_read),
+                should_stop=lambda: self.stop,
+            )
+
+
+def _paths(given: list[str]) -> list[Path]:
+    """The files that the arguments name, each once; a pattern that matches nothing stays as it is, to be refused by name."""
+    paths: dict[Path, None] = {}
+    for text in given:
+        if glob.has_magic(text) and not Path(text).exists():
+            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns
+            paths.update(dict.fromkeys(match for match in matches if match.is_file()))
+            if not matches:
+                paths[Path(text)] = None
+        else:
+            paths[Path(text)] = None
+    return list(paths)

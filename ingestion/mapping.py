@@ -1,0 +1,187 @@
+"""From a file's columns to the master schema: alias table, then fuzzy header match, then the shape of the values. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rapidfuzz import fuzz, process
+
+from config.errors import DomainError
+from ingestion.aliases import ALIASES, NEUTRAL_PARENTS
+from ingestion.fields import NAME_PARTS
+from ingestion.shapes import (
+    US_STATES,
+    looks_like,
+    share_of_last_first,
+    share_of_us_states,
+    slash_dates_are_day_first,
+)
+
+FUZZY_MIN = 88.0
+SHAPE_MIN = 0.8
+SAMPLES_SHOWN = 3
+# Fields whose values have a shape of their own: a fuzzy name alone does not make one.
+SHAPED = frozenset({"email", "phone", "country", "created_date"})
+
+KNOWN_HEADER = frozenset(alias.replace("_", "") for names in ALIASES.values() for alias in names)
+
+
+class NothingMappable(DomainError):
+    """422: no column of the file says anything that a record could be found by."""
+
+    status = 422
+    code = "NOTHING_MAPPABLE"
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Where a column goes: a master field, a part of the name, or (None) the metadata under its own name.
+
+    `confidence` is 0..1; `how` is one of alias, nested alias, fuzzy, values, metadata.
+    """
+
+    source: str
+    target: str | None
+    confidence: float
+    how: str
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A file's whole mapping. Columns that it does not name go to the metadata.
+
+    `last_first`: names are written "Last, First". `day_first`: 03/04/2024 is the third of April. `region_column`: a column of
+    US state codes by which phones without a country code are read.
+    """
+
+    columns: tuple[ColumnMapping, ...]
+    last_first: bool = False
+    day_first: bool = False
+    region_column: str | None = None
+
+    def source_of(self, target: str) -> str | None:
+        """The column that goes to `target`, None when there is none."""
+        return next((column.source for column in self.columns if column.target == target), None)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Mapping":
+        columns = tuple(ColumnMapping(**{**column, "samples": tuple(column["samples"])}) for column in kept["columns"])
+        return cls(**{**kept, "columns": columns})
+
+
+def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
+    """The mapping of a file, given some values of each column (empty ones count). Raises `NothingMappable`.
+
+    Each target takes one column, the best; what is left over goes to the metadata under its own name.
+    """
+    filled = {name: [value.strip() for value in values if value.strip()] for name, values in samples.items()}
+    taken: dict[str, tuple[str, float, str]] = {}
+    for step in (_by_alias, _by_nested_alias, _by_fuzzy_name, _by_values):
+        for target, source, confidence, how in step(filled, taken):
+            if target not in taken and source not in {found[0] for found in taken.values()}:
+                taken[target] = (source, confidence, how)
+    if "name" in taken:
+        for part in NAME_PARTS:
+            taken.pop(part, None)
+    if not any(target not in ("country", "created_date", "status") for target in taken):
+        names = ", ".join(list(samples)[:10]) or "none"
+        raise NothingMappable(
+            f"No column is an id, e-mail, name, phone, address or city, so no record could be found again. Columns: {names}."
+            " Rename a column in the file's header to one of these."
+        )
+    by_source = {source: (target, confidence, how) for target, (source, confidence, how) in taken.items()}
+    columns = []
+    for name, values in filled.items():
+        target, confidence, how = by_source.get(name, (None, 1.0, "metadata"))
+        columns.append(ColumnMapping(name, target, confidence, how, _shown(values)))
+    named, dated = taken.get("name"), taken.get("created_date")
+    return Mapping(
+        columns=tuple(columns),
+        last_first=named is not None and share_of_last_first(filled[named[0]]) > 0.5,
+        day_first=dated is not None and slash_dates_are_day_first(filled[dated[0]]),
+        region_column=None if "country" in taken or "phone" not in taken else _state_column(filled),
+    )
+
+
+def words_of(header: str) -> str:
+    """A header as lower-case words joined by `_`: "E-Mail Address", "eMailAddress" and "E_MAIL_ADDRESS" agree."""
+    plain = unicodedata.normalize("NFKD", header)
+    plain = "".join(character for character in plain if not unicodedata.combining(character))
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", plain)
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower()).strip("_")
+
+
+_Found = list[tuple[str, str, float, str]]
+_Taken = dict[str, tuple[str, float, str]]
+
+
+def _by_alias(filled: dict[str, list[str]], taken: _Taken) -> _Found:
+    by_words: dict[str, str] = {}
+    for name in filled:
+        by_words.setdefault(words_of(name), name)
+        by_words.setdefault(words_of(name).replace("_", ""), name)
+    found = []
+    for target, aliases in ALIASES.items():
+        for alias in aliases:
+            source = by_words.get(alias) or by_words.get(alias.replace("_", ""))
+            if source is not None:
+                found.append((target, source, 1.0, "alias"))
+                break
+    return found
+
+
+def _by_nested_alias(filled: dict[str, list[str]], taken: _Taken) -> _Found:
+    found = []
+    for name in filled:
+        parent, dot, last = name.rpartition(".")
+        if dot and all(words_of(part) in NEUTRAL_PARENTS for part in parent.split(".")):
+            found += [
+                (target, name, 0.9, "nested alias") for target, aliases in ALIASES.items() if words_of(last) in aliases
+            ]
+    return found
+
+
+def _by_fuzzy_name(filled: dict[str, list[str]], taken: _Taken) -> _Found:
+    found = []
+    choices = {alias: target for target, aliases in ALIASES.items() for alias in aliases if len(alias) > 3}
+    for name, values in filled.items():
+        if "." in name:
+            continue
+        best = process.extractOne(words_of(name), choices.keys(), scorer=fuzz.ratio, score_cutoff=FUZZY_MIN)
+        if best is None:
+            continue
+        target = choices[best[0]]
+        if target in SHAPED and not looks_like(target, values, SHAPE_MIN):
+            continue
+        found.append((target, name, round(best[1] / 100, 2), "fuzzy"))
+    return sorted(found, key=lambda match: -match[2])
+
+
+def _by_values(filled: dict[str, list[str]], taken: _Taken) -> _Found:
+    found = []
+    for target in ("email", "phone", "country"):
+        for name, values in filled.items():
+            if target not in taken and looks_like(target, values, SHAPE_MIN, by_shape_alone=True):
+                found.append((target, name, 0.7, "values"))
+    return found
+
+
+def _state_column(filled: dict[str, list[str]]) -> str | None:
+    for name, values in filled.items():
+        if words_of(name) in ("state", "us_state", "state_code", "region") and share_of_us_states(values) > 0.9:
+            return name
+    return None
+
+
+def _shown(values: list[str]) -> tuple[str, ...]:
+    return tuple(value[:60] for value in dict.fromkeys(values))[:SAMPLES_SHOWN]
+
+
+__all__ = ["KNOWN_HEADER", "US_STATES", "ColumnMapping", "Mapping", "NothingMappable", "infer", "words_of"]

@@ -1,0 +1,94 @@
+"""Ingestion jobs and their dead letters: what every file gave, to the row."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+
+class IngestionJob(models.Model):
+    """One file on its way into the store. At every checkpoint, rows read = loaded + duplicates + rejected."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+        NEEDS_REVIEW = "needs_review", "needs review"
+        STOPPED = "stopped", "stopped"
+        FAILED = "failed", "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    source_path = models.TextField()
+    source_file = models.CharField(max_length=255)
+    source = models.CharField(
+        max_length=100, blank=True, default="", help_text="The name under which its files belong together."
+    )
+    size_bytes = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    format = models.CharField(max_length=16)
+    detected = models.JSONField(default=dict, help_text="Format, encoding and dialect, as the reader needs them.")
+    mapping = models.JSONField(default=dict)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
+
+    rows_read = models.BigIntegerField(default=0)
+    rows_loaded = models.BigIntegerField(default=0)
+    rows_duplicate = models.BigIntegerField(default=0)
+    rows_rejected = models.BigIntegerField(default=0)
+    bytes_read = models.BigIntegerField(default=0)
+
+    chunk_rows = models.PositiveIntegerField(
+        help_text="Rows a chunk; fixed for the job, so that its chunks are always the same."
+    )
+    chunks_done = models.PositiveIntegerField(default=0)
+    chunk_at = models.DateTimeField(null=True, blank=True, help_text="ingested_at of the chunk that is being loaded.")
+
+    stage_seconds = models.JSONField(default=dict)
+    busy_seconds = models.FloatField(default=0.0)
+    peak_memory_bytes = models.BigIntegerField(default=0)
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                name="ingestion_job_counts_every_row",
+                condition=Q(rows_read=F("rows_loaded") + F("rows_duplicate") + F("rows_rejected")),
+            ),
+        ]
+        indexes = [models.Index(fields=["sha256", "size_bytes"], name="ingestion_job_file")]
+
+    def __str__(self) -> str:
+        return f"{self.source_file} ({self.state})"
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows read for each second of work, pauses between runs left out."""
+        return self.rows_read / self.busy_seconds if self.busy_seconds else 0.0
+
+    @property
+    def reject_share(self) -> float:
+        return self.rows_rejected / self.rows_read if self.rows_read else 0.0
+
+
+class DeadLetter(models.Model):
+    """A row that was read and could not be loaded, with what it was and why."""
+
+    job = models.ForeignKey(IngestionJob, on_delete=models.CASCADE, related_name="dead_letters")
+    row = models.BigIntegerField(
+        help_text="1 for the first record of the file, its header and blank lines not counted."
+    )
+    column = models.CharField(max_length=200, blank=True, default="")
+    reason = models.CharField(max_length=64)
+    message = models.TextField(blank=True, default="")
+    raw = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["job", "row"]
+        constraints = [models.UniqueConstraint(fields=["job", "row"], name="dead_letter_once_a_row")]
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.reason}"

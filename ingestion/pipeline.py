@@ -1,0 +1,119 @@
+"""From a file to deterministic chunks of clean records: read and normalised in a thread of its own. Pure of stores."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ingestion.cleansing import CLEAN_SCHEMA, normalise
+from ingestion.formats.batches import Batch, Reader, Reject
+from ingestion.mapping import Mapping
+
+QUEUE_CHUNKS = 1
+
+
+@dataclass
+class Chunk:
+    """Some rows of a file, ready to load: `rows_read` = records.num_rows + len(rejects). `seconds` by stage."""
+
+    number: int
+    records: pa.Table
+    rejects: list[Reject]
+    bytes_read: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rows_read(self) -> int:
+        return int(self.records.num_rows) + len(self.rejects)
+
+
+def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Iterator[Chunk]:
+    """The chunks of a file after the first `skip`, in order; each is whole batches of at least `chunk_rows` rows, but the last.
+
+    The same file, mapping and `chunk_rows` always give the same chunks. Reading runs one chunk ahead of the consumer.
+    """
+    handed: queue.Queue[Chunk | BaseException | None] = queue.Queue(QUEUE_CHUNKS)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for chunk in _chunks(reader, mapping, chunk_rows=chunk_rows, skip=skip):
+                if not _put(handed, chunk, stop):
+                    return
+            _put(handed, None, stop)
+        except BaseException as exc:  # noqa: BLE001 - handed over to the consumer, which raises it
+            _put(handed, exc, stop)
+
+    thread = threading.Thread(target=work, name="ingest-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := handed.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _put(
+    handed: "queue.Queue[Chunk | BaseException | None]", item: Chunk | BaseException | None, stop: threading.Event
+) -> bool:
+    while not stop.is_set():
+        try:
+            handed.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Iterator[Chunk]:
+    number, rows = 0, 0
+    pending: list[Batch] = []
+    begun = time.monotonic()
+    for batch in reader:
+        pending.append(batch)
+        rows += batch.rows_read
+        if rows >= chunk_rows:
+            if number >= skip:
+                yield _make(number, pending, mapping, time.monotonic() - begun)
+            number, rows, pending = number + 1, 0, []
+            begun = time.monotonic()
+    if pending and number >= skip:
+        yield _make(number, pending, mapping, time.monotonic() - begun)
+
+
+def _make(number: int, batches: list[Batch], mapping: Mapping, read_s: float) -> Chunk:
+    begun = time.monotonic()
+    tables: list[pa.RecordBatch] = []
+    rejects: list[Reject] = []
+    for batch in batches:
+        clean, rejected = normalise(batch.rows, mapping)
+        tables.append(clean)
+        rejects += batch.rejects
+        rejects += rejected_rows(batch, rejected)
+    return Chunk(
+        number=number,
+        records=pa.Table.from_batches(tables, schema=CLEAN_SCHEMA),
+        rejects=sorted(rejects, key=lambda reject: reject.row),
+        bytes_read=sum(batch.bytes_read for batch in batches),
+        seconds={"read": read_s, "normalise": time.monotonic() - begun},
+    )
+
+
+def rejected_rows(batch: Batch, rejected: pa.RecordBatch) -> list[Reject]:
+    """The rows that `normalise` rejected, with their number in the file and their raw text."""
+    return [
+        Reject(
+            batch.numbers[row["position"]].as_py(),
+            row["column"],
+            row["reason"],
+            row["message"],
+            batch.raw(row["position"]),
+        )
+        for row in rejected.to_pylist()
+    ]

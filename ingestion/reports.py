@@ -1,0 +1,77 @@
+"""What an ingestion tells its operator: the mapping before, the counts after; as tables and as JSON."""
+
+from typing import Any
+
+from rich.table import Table
+
+from ingestion.jobs import Inspection
+from ingestion.models import IngestionJob
+
+
+def mapping_table(found: Inspection) -> tuple[str, Table, str]:
+    """A headline, the table of columns and a line about what else was noticed."""
+    dialect = found.detected.dialect
+    how = (
+        f", delimiter {dialect.delimiter!r}, {'with' if dialect.has_header else 'without'} a header" if dialect else ""
+    )
+    headline = f"{found.path.name}: {found.detected.format}, {found.detected.encoding}{how}"
+    table = Table("column", "becomes", "confidence", "found by", "samples")
+    mapped_first = sorted(found.mapping.columns, key=lambda column: column.target is None)
+    for column in mapped_first:
+        table.add_row(
+            column.source,
+            column.target or "metadata",
+            f"{column.confidence:.0%}" if column.target else "",
+            column.how if column.target else "",
+            " · ".join(column.samples),
+        )
+    notes = []
+    if found.mapping.last_first:
+        notes.append('Names are written "Last, First" and are turned.')
+    if found.mapping.day_first:
+        notes.append("Dates put the day first.")
+    if found.mapping.region_column:
+        notes.append(f"Phones are read as US numbers by the column '{found.mapping.region_column}'.")
+    return headline, table, " ".join([*notes, "Nothing was loaded."])
+
+
+def mapping_as_json(found: Inspection) -> dict[str, Any]:
+    """The same for programs."""
+    return {"path": str(found.path), "state": "dry_run", **found.detected.as_json(), "mapping": found.mapping.as_json()}
+
+
+def job_table(job: IngestionJob) -> tuple[str, Table, str]:
+    """A headline, a job's counts (rows read = loaded + duplicates + rejected), a line of figures."""
+    table = Table("", "rows")
+    table.columns[1].justify = "right"
+    for label, count in (
+        ("read", job.rows_read),
+        ("loaded", job.rows_loaded),
+        ("duplicates", job.rows_duplicate),
+        ("rejected", job.rows_rejected),
+    ):
+        table.add_row(label, f"{count:,}")
+    figures = (
+        f"{job.bytes_read / 1e6:,.1f} MB in {job.busy_seconds:,.1f} s, {job.rows_per_second:,.0f} rows/s,"
+        f" {job.peak_memory_bytes / 2**20:,.0f} MiB at most; job {job.id}"
+    )
+    return f"{job.source_file}: {job.get_state_display()}", table, figures
+
+
+def job_as_json(job: IngestionJob) -> dict[str, Any]:
+    """A job's outcome for programs."""
+    return {
+        "path": job.source_path,
+        "job": str(job.id),
+        "state": job.state,
+        "read": job.rows_read,
+        "loaded": job.rows_loaded,
+        "duplicates": job.rows_duplicate,
+        "rejected": job.rows_rejected,
+        "bytes": job.bytes_read,
+        "seconds": round(job.busy_seconds, 3),
+        "rows_per_second": round(job.rows_per_second),
+        "peak_memory_bytes": job.peak_memory_bytes,
+        "stage_seconds": job.stage_seconds,
+        "error": {"code": job.error_code, "message": job.error} if job.error_code else None,
+    }
