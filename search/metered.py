@@ -5,7 +5,7 @@ admit (highest price) → store → settle (true price) → rows leave. Whatever
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +15,11 @@ from django.http import HttpRequest, HttpResponse
 from config.errors import DomainError, NotFound
 from config.middleware import request_id_of
 from credits import metering
-from credits.metering import Hold, InsufficientCredits, RateWindow, Usage, rate_headers
+from credits.metering import Hold, InsufficientCredits, RateWindow, Settlement, Usage, rate_headers
 from search.answers import metered_headers, page_response
 from search.pricing import cost, highest_cost, lookup_cost
-from search.query.compile import compile_json, compile_person
 from search.query.request import RecordQuery
-from search.query.values import is_uuid
-from search.store import Page, fetch
+from search.store import Page, fetch_page, fetch_person
 
 QUERY_TEXT_CHARACTERS_MAX = 2_048
 STATUS_OK = 200
@@ -96,27 +94,20 @@ def held(call: Call, *, amount: int) -> Iterator[Hold]:
 
 def answer_query(call: Call, query: RecordQuery) -> HttpResponse:
     """Runs `query` and charges `1 + returned // 100`. Raises what admit, the store and settle raise."""
-
-    def run(operation: str) -> Page:
-        return fetch(compile_json(query), query_id=operation, with_total=query.include_total)
-
-    return _answer(call, highest_cost(query.limit), query.page, run, lambda page: cost(page.returned))
+    with held(call, amount=highest_cost(query.limit)) as hold:
+        page = fetch_page(query, query_id=hold.operation)
+        settlement = _charge(call, hold, page, total=cost(page.returned))
+    return page_response(page, page_number=query.page, hold=hold, settlement=settlement)
 
 
 def answer_person(call: Call, person_id: str) -> HttpResponse:
     """Looks one person up for 1 credit. Raises `PersonNotFound`, at no charge, beside what `answer_query` raises."""
-
-    def run(operation: str) -> Page:
-        # A source's own id may look like a UUID too, so a miss there is looked for here.
-        columns = ("id", "user_id") if is_uuid(person_id) else ("user_id",)
-        for number, column in enumerate(columns):
-            statement = compile_person(column, person_id)
-            page = fetch(statement, query_id=f"{operation}-{number}" if number else operation, with_total=True)
-            if page.returned:
-                return page
-        raise PersonNotFound
-
-    return _answer(call, lookup_cost(found=True), 1, run, lambda page: lookup_cost(found=True))
+    with held(call, amount=lookup_cost(found=True)) as hold:
+        page = fetch_person(person_id, query_id=hold.operation)
+        if not page.returned:
+            raise PersonNotFound
+        settlement = _charge(call, hold, page, total=lookup_cost(found=True))
+    return page_response(page, page_number=1, hold=hold, settlement=settlement)
 
 
 def identify(call: Call) -> RateWindow:
@@ -124,11 +115,5 @@ def identify(call: Call) -> RateWindow:
     return metering.identify(api_key=call.api_key, endpoint=call.endpoint).rate
 
 
-def _answer(
-    call: Call, highest: int, page_number: int, run: Callable[[str], Page], price: Callable[[Page], int]
-) -> HttpResponse:
-    with held(call, amount=highest) as hold:
-        page = run(hold.operation)
-        usage = call.usage(status=STATUS_OK, rows=page.returned)
-        settlement = metering.settle(hold, total=price(page), usage=usage)
-    return page_response(page, page_number=page_number, hold=hold, settlement=settlement)
+def _charge(call: Call, hold: Hold, page: Page, *, total: int) -> Settlement:
+    return metering.settle(hold, total=total, usage=call.usage(status=STATUS_OK, rows=page.returned))

@@ -17,7 +17,9 @@ from urllib3.exceptions import TimeoutError as TransportTimeout
 
 from config.clickhouse.client import StoreUnavailable, reader
 from config.errors import DomainError
-from search.query.compile import Statement
+from search.query.compile import Statement, compile_count, compile_json, compile_person
+from search.query.request import RecordQuery
+from search.query.values import is_uuid
 
 log = structlog.get_logger(__name__)
 
@@ -67,23 +69,48 @@ class Page:
     elapsed_ms: int
 
 
-def fetch(statement: Statement, *, query_id: str, with_total: bool) -> Page:
-    """Runs a `compile_json` statement; raises QueryTimeout, QueryTooExpensive, StoreUnavailable."""
+def fetch_page(query: RecordQuery, *, query_id: str) -> Page:
+    """The page that `query` asks for; raises QueryTimeout, QueryTooExpensive, StoreUnavailable."""
     started = time.monotonic()
+    rows, returned = _objects(compile_json(query), query_id)
+    total = None
+    if query.include_total:
+        # A page that is not full ends the records, so its own length says how many there are.
+        is_last = returned < query.limit and (returned > 0 or query.offset == 0)
+        total = query.offset + returned if is_last else int(_run(compile_count(query), f"{query_id}-count"))
+    return Page(rows, returned, total, _since_ms(started))
+
+
+def fetch_person(person_id: str, *, query_id: str) -> Page:
+    """The one record with this id, its own or its source's, or an empty page; raises as `fetch_page`."""
+    started = time.monotonic()
+    # A source's own id may look like a UUID too, so a miss there is looked for here.
+    columns = ("id", "user_id") if is_uuid(person_id) else ("user_id",)
+    rows, returned = b"", 0
+    for column in columns:
+        rows, returned = _objects(compile_person(column, person_id), f"{query_id}-{column}")
+        if returned:
+            break
+    return Page(rows, returned, returned, _since_ms(started))
+
+
+def _objects(statement: Statement, query_id: str) -> tuple[bytes, int]:
+    rows, _, returned = _run(statement, query_id).rpartition(b"\n")
+    return rows, int(returned)
+
+
+def _run(statement: Statement, query_id: str) -> bytes:
     with _errors():
-        raw = reader().raw_query(
+        answer: bytes = reader().raw_query(
             statement.sql,
             parameters=statement.parameters,
             settings={"max_execution_time": settings.QUERY_TIMEOUT_S, "query_id": query_id},
         )
-    rows, _, counts = raw.rpartition(b"\n")
-    returned, _, matched = counts.partition(b"\t")
-    return Page(
-        rows=rows,
-        returned=int(returned),
-        total=int(matched) if with_total else None,
-        elapsed_ms=round((time.monotonic() - started) * 1000),
-    )
+    return answer
+
+
+def _since_ms(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 @contextmanager

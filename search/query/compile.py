@@ -4,7 +4,10 @@ Identifiers come from `search.query.fields` alone and values travel beside the S
 a customer sends can become part of the statement.
 
 Answers leave ClickHouse as finished JSON: its Template format writes each row as the object that the customer gets
-(metadata spliced in as the JSON it already is) and closes with one line `rows<TAB>rows before limit`.
+(metadata spliced in as the JSON it already is) and closes with one line that counts the rows.
+
+The total of a search is a statement of its own: ClickHouse's `exact_rows_before_limit` undercounts when it reads in the
+order of the sort key and stops early, and makes every column of every matching row be read.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +25,7 @@ WORDS_EXPRESSION = "words"
 _JSON_SETTINGS = (
     "date_time_output_format = 'iso', output_format_json_escape_forward_slashes = 0, "
     "output_format_json_quote_64bit_integers = 0, format_template_rows_between_delimiter = ',', "
-    r"format_template_resultset_format = '${data:None}\n${rows:Escaped}\t${rows_before_limit:Escaped}'"
+    r"format_template_resultset_format = '${data:None}\n${rows:Escaped}'"
 )
 _CSV_SETTINGS = "date_time_output_format = 'iso', format_csv_null_representation = ''"
 
@@ -48,15 +51,21 @@ class _Binder:
 
 
 def compile_json(query: RecordQuery) -> Statement:
-    """The statement whose answer is JSON objects joined by commas, then a line with rows and rows before the limit."""
+    """The statement whose answer is JSON objects joined by commas, then a line with their number."""
     binder = _Binder()
     where = _where(query, binder)
     sql = (
         f"SELECT {_columns(query.fields)} FROM records{where} ORDER BY {_order(query)} "
         f"LIMIT {binder.bind(query.limit, 'UInt64')}{_offset(query, binder)} FORMAT Template SETTINGS "
-        f"exact_rows_before_limit = {int(query.include_total)}, {_row_format(query.fields)}, {_JSON_SETTINGS}"
+        f"{_row_format(query.fields)}, {_JSON_SETTINGS}"
     )
     return Statement(sql, binder.parameters)
+
+
+def compile_count(query: RecordQuery) -> Statement:
+    """The statement whose answer is the number of records that match, whatever the limit."""
+    binder = _Binder()
+    return Statement(f"SELECT count() FROM records{_where(query, binder)} FORMAT TSV", binder.parameters)
 
 
 def compile_csv(query: RecordQuery) -> Statement:
