@@ -25,6 +25,7 @@ from embedded.privileges import Identity
 LOG_TAIL_BYTES = 4000
 _POLL_S = 0.02
 _PR_SET_PDEATHSIG = 1
+_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,7 @@ def start(program: Program, *, dies_with_parent: bool) -> psutil.Process:
             start_new_session=True,
             preexec_fn=_before_exec(program, dies_with_parent=dies_with_parent),
         )
+    _children[child.pid] = child
     write_atomically(program.pid_file, f"{child.pid}\n")
     return psutil.Process(child.pid)
 
@@ -150,6 +152,9 @@ def stop(program: Program) -> bool:
             with contextlib.suppress(psutil.Error):
                 survivor.kill()
         psutil.wait_procs(alive, timeout=5)
+        child = _children.pop(process.pid, None)
+        if child is not None:
+            child.wait()
     program.pid_file.unlink(missing_ok=True)
     return process is not None
 
