@@ -3,6 +3,8 @@
 from typing import Any
 
 from csp.constants import NONE, SELF
+from django.templatetags.static import static
+from django.urls import reverse_lazy
 
 from config.env import BASE_DIR, DEBUG, env, secret
 from config.logs import logging_config
@@ -47,6 +49,7 @@ CACHES: dict[str, Any] = {
     "ratelimit": {**_redis_cache, "KEY_PREFIX": "ratelimit"},
 }
 DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
+UNAUTHENTICATED_RATE: str = env.str("UNAUTHENTICATED_RATE", default="120/m")
 RATELIMIT_USE_CACHE = "ratelimit"
 SILENCED_SYSTEM_CHECKS = [
     "django_ratelimit.W001"
@@ -68,6 +71,7 @@ REJECT_THRESHOLD: float = env.float("REJECT_THRESHOLD", default=0.001)
 # --- Application -----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -194,11 +198,91 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+
+def _nav(title: str, icon: str, model: str, permission: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{model}_changelist"),
+        "permission": lambda request: request.user.has_perm(permission),
+    }
+
+
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Meterhouse",
     "SITE_HEADER": "Meterhouse",
+    "SITE_SUBHEADER": "Operators",
+    "SITE_SYMBOL": "speed",
+    "SITE_URL": None,
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "BORDER_RADIUS": "6px",
+    "DASHBOARD_CALLBACK": "config.admin.home",
+    "STYLES": [lambda request: static("meterhouse/console.css")],
+    # One accent, neutral greys.
+    "COLORS": {
+        "base": {
+            "50": "oklch(98.5% 0 0)",
+            "100": "oklch(97% 0 0)",
+            "200": "oklch(92.2% 0 0)",
+            "300": "oklch(87% 0 0)",
+            "400": "oklch(70.8% 0 0)",
+            "500": "oklch(52% 0 0)",
+            "600": "oklch(43.9% 0 0)",
+            "700": "oklch(37.1% 0 0)",
+            "800": "oklch(26.9% 0 0)",
+            "900": "oklch(20.5% 0 0)",
+            "950": "oklch(14.5% 0 0)",
+        },
+        "primary": {
+            "50": "oklch(97.5% .015 230)",
+            "100": "oklch(94.5% .03 230)",
+            "200": "oklch(89.5% .055 230)",
+            "300": "oklch(82% .085 232)",
+            "400": "oklch(73% .11 235)",
+            "500": "oklch(62% .12 240)",
+            "600": "oklch(50% .115 243)",
+            "700": "oklch(43% .1 244)",
+            "800": "oklch(37% .085 244)",
+            "900": "oklch(32% .07 245)",
+            "950": "oklch(24% .055 246)",
+        },
+    },
+    "SIDEBAR": {
+        "navigation": [
+            {"items": [{"title": "Home", "icon": "home", "link": reverse_lazy("admin:index")}]},
+            {
+                "title": "Customers",
+                "items": [
+                    _nav("Accounts", "group", "accounts_account", "accounts.view_account"),
+                    _nav("API keys", "key", "accounts_apikey", "accounts.view_apikey"),
+                ],
+            },
+            {
+                "title": "Credits",
+                "items": [
+                    _nav("Ledger", "receipt_long", "credits_credittransaction", "credits.view_credittransaction"),
+                    _nav("Grants", "add_card", "credits_creditgrant", "credits.view_creditgrant"),
+                    _nav("Set aside", "pending_actions", "credits_setaside", "credits.view_setaside"),
+                    _nav("Commands", "sync_alt", "credits_command", "credits.view_command"),
+                ],
+            },
+            {
+                "title": "Data",
+                "items": [
+                    _nav("Ingestion jobs", "upload_file", "ingestion_ingestionjob", "ingestion.view_ingestionjob"),
+                ],
+            },
+            {
+                "title": "Access",
+                "items": [
+                    _nav("Users", "person", "accounts_user", "accounts.view_user"),
+                    _nav("Roles", "badge", "auth_group", "auth.view_group"),
+                ],
+            },
+        ],
+    },
 }
 
 # --- Seeing what happens ---------------------------------------------------------------------------------------------

@@ -14,6 +14,13 @@ from ingestion.models import DeadLetter, IngestionJob
 
 REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300
+STATE_TONES = {
+    "running": "info",
+    "done": "success",
+    "needs review": "warning",
+    "stopped": "warning",
+    "failed": "danger",
+}
 
 
 class DeadLetterInline(ReadOnlyInline):
@@ -71,7 +78,7 @@ class IngestionJobAdmin(ReadOnlyAdmin):
     ordering = ("-created_at",)
     list_filter_submit = False
 
-    @labelled("State", {"running": "info", "done": "success", "needs review": "warning", "stopped": "warning", "failed": "danger"})
+    @labelled("State", STATE_TONES)
     def state_label(self, job: IngestionJob) -> str:
         return job.get_state_display()
 

@@ -1,0 +1,417 @@
+"""Users, customers and API keys in the operator admin. Each action is one call of a service."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from accounts import services
+from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm, KeyLimitForm, RevokeKeyForm
+from accounts.admin_inlines import KeyInline, MembershipInline, rate_limit
+from accounts.admin_pages import operation_page, result_page
+from accounts.models import Account, ApiKey, User
+from config.display import code, figure, labelled, link, moment, quiet
+from config.errors import DomainError
+from config.read_only import ReadOnlyAdmin
+from credits.admin import GrantInline
+from credits.admin_balances import available_figure, balance_tiles, live_balances, top_up_page
+
+STATE_LABELS = {"active": "success", "suspended": "warning", "revoked": "danger"}
+
+
+class OperatorUserCreationForm(UserCreationForm):  # type: ignore[misc]
+    """A user by e-mail address; addresses differ in more than their case."""
+
+    class Meta:
+        model = User
+        fields = ("email",)
+
+    def clean_email(self) -> str:
+        return str(self.cleaned_data["email"]).strip().lower()
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc]
+    """People: operators and members of accounts. Never deleted, for the ledger names them."""
+
+    form = UserChangeForm
+    add_form = OperatorUserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    ordering = ("email",)
+    list_display = ("email", "name", "operator", "active", "last_login_at")
+    list_filter = ("is_staff", "is_active")
+    search_fields = ("email", "name")
+    show_full_result_count = False
+    readonly_fields = ("last_login_at", "joined_at")
+    fieldsets = (
+        (None, {"fields": ("email", "name", "password", "is_active")}),
+        ("Operator", {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")}),
+        ("Dates", {"fields": ("last_login_at", "joined_at")}),
+    )
+    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
+
+    @labelled("Operator", {"operator": "info"})
+    def operator(self, user: User) -> str | None:
+        return "operator" if user.is_staff else None
+
+    @labelled("State", {"active": "success", "disabled": "warning"})
+    def active(self, user: User) -> str:
+        return "active" if user.is_active else "disabled"
+
+    @admin.display(description="Last login", ordering="last_login")
+    def last_login_at(self, user: User) -> SafeString:
+        return moment(user.last_login) if user.last_login else quiet("never")
+
+    @admin.display(description="Joined")
+    def joined_at(self, user: User) -> SafeString:
+        return moment(user.date_joined)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Sequence[str]:
+        fields = tuple(super().get_readonly_fields(request, obj))
+        if not request.user.is_superuser:
+            # Whoever may edit users may not make anyone, themselves included, more powerful.
+            fields += ("is_staff", "is_superuser", "groups", "user_permissions")
+        return fields
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+            return False
+        return bool(super().has_change_permission(request, obj))
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return False
+
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
+    """Roles: named sets of permissions."""
+
+
+class AccountChangeList(ChangeList):
+    """Reads the live balances of the page's rows in one round trip."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        rows = list(self.result_list)
+        for account, live in zip(rows, live_balances([account.number for account in rows]), strict=True):
+            account.live = live
+        self.result_list = rows
+
+
+@admin.register(Account)
+class AccountAdmin(ModelAdmin):  # type: ignore[misc]
+    """Customers: balances, grants, keys, members; top up, issue a key, suspend."""
+
+    list_display = ("number", "name", "email", "state_label", "ledger_balance", "live_available", "since")
+    list_display_links = ("number", "name")
+    list_filter = ("state",)
+    search_fields = ("=number", "name", "email")
+    search_help_text = "Customer number, name or e-mail"
+    ordering = ("-number",)
+    show_full_result_count = False
+    list_per_page = 50
+    readonly_fields = ("number", "state_label", "since", "id", "epoch", "drained_seq", "credit_seq")
+    fieldsets = (
+        ("Customer", {"fields": ("number", "name", "email", "state_label", "since")}),
+        ("Protocol", {"fields": ("id", "epoch", "drained_seq", "credit_seq"), "classes": ("collapse",)}),
+    )
+    inlines = (KeyInline, GrantInline, MembershipInline)
+    change_form_before_template = "admin/accounts/account/tiles.html"
+    actions_detail = ("top_up", "issue_key", "suspend", "reactivate")
+    actions = None
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return AccountChangeList
+
+    @labelled("State", STATE_LABELS, ordering="state")
+    def state_label(self, account: Account) -> str:
+        return account.state
+
+    @admin.display(description="Ledger balance", ordering="balance")
+    def ledger_balance(self, account: Account) -> SafeString:
+        return figure(account.balance)
+
+    @admin.display(description="Live available")
+    def live_available(self, account: Account) -> SafeString:
+        return available_figure(account.live)  # type: ignore[attr-defined]
+
+    @admin.display(description="Since", ordering="created_at")
+    def since(self, account: Account) -> SafeString:
+        return moment(account.created_at)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
+        return False
+
+    def has_top_up_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("credits.add_creditgrant")
+
+    def has_issue_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("accounts.add_apikey")
+
+    def has_suspend_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("accounts.change_account")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        suspended = Account.objects.filter(pk=object_id, state=Account.State.SUSPENDED).exists()
+        hidden = "accounts_account_suspend" if suspended else "accounts_account_reactivate"
+        return [entry for entry in super().get_actions_detail(request, object_id) if entry.action_name != hidden]
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        # The other columns belong to the credit protocol: writing what the form was opened with would undo charges.
+        obj.save(update_fields=["name", "email"])
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """A new customer: `create_customer`."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = CustomerForm(request.POST or None)
+        if form.is_valid():
+            try:
+                account = services.create_customer(name=form.cleaned_data["name"], email=form.cleaned_data["email"])
+            except DomainError as error:
+                form.refuse(error)
+            else:
+                self.log_addition(request, account, "Created the customer.")
+                messages.success(request, f"{account} is there. Top it up and issue its first key.")
+                return redirect("admin:accounts_account_change", account.pk)
+        return operation_page(
+            self,
+            request,
+            title="Add customer",
+            form=form,
+            submit="Create customer",
+            notes=["The account starts with no credits and no key."],
+            cancel_url=reverse("admin:accounts_account_changelist"),
+        )
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        account = self.get_object(request, object_id)
+        tiles = balance_tiles(account) if account is not None else []
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "tiles": tiles})
+
+    @action(
+        description="Top up", icon="add_card", variant=ActionVariant.PRIMARY, permissions=["top_up"], url_path="top-up"
+    )
+    def top_up(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Gives credits: `credits.services.top_up`, once however often the form is sent."""
+        return top_up_page(self, request, get_object_or_404(Account, pk=object_id))
+
+    @action(description="Issue key", icon="key", permissions=["issue"], url_path="issue-key")
+    def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """A new API key: `issue_key`; the answer is the only place where the whole key ever stands."""
+        account = get_object_or_404(Account, pk=object_id)
+        form = IssueKeyForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            try:
+                issued = services.issue_key(
+                    account=account,
+                    label=form.cleaned_data["label"],
+                    rpm=form.cleaned_data["rpm"],
+                    actor=request.user.get_username(),
+                )
+            except DomainError as error:
+                form.refuse(error)
+            else:
+                self.log_change(request, account, f"Issued the key {issued.key.masked}.")
+                return result_page(
+                    self,
+                    request,
+                    "admin/accounts/account/key_issued.html",
+                    title="Key issued",
+                    subtitle=str(account),
+                    obj=account,
+                    key=issued.key,
+                    api_key=issued.api_key,
+                )
+        return operation_page(
+            self,
+            request,
+            title="Issue key",
+            subtitle=str(account),
+            form=form,
+            submit="Issue key",
+            obj=account,
+            notes=["The whole key is shown once, on the next page. Only a digest of it is kept."],
+            cancel_url=account_url(account),
+        )
+
+    @action(description="Suspend", icon="block", variant=ActionVariant.WARNING, permissions=["suspend"])
+    def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Its keys answer ACCOUNT_SUSPENDED: `set_account_state`."""
+        return self._set_state(
+            request,
+            object_id,
+            Account.State.SUSPENDED,
+            title="Suspend",
+            note="Every key of this account will answer 403 ACCOUNT_SUSPENDED within a second. Credits stay.",
+        )
+
+    @action(description="Reactivate", icon="play_arrow", permissions=["suspend"])
+    def reactivate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Its keys work again: `set_account_state`."""
+        return self._set_state(
+            request,
+            object_id,
+            Account.State.ACTIVE,
+            title="Reactivate",
+            note="The account's active keys will work again within a second.",
+        )
+
+    def _set_state(
+        self, request: HttpRequest, object_id: str, state: Account.State, *, title: str, note: str
+    ) -> HttpResponse:
+        account = get_object_or_404(Account, pk=object_id)
+        if request.method == "POST":
+            before = account.state
+            account = services.set_account_state(account=account, state=state)
+            self.log_change(request, account, f"State: {before} → {account.state}.")
+            messages.success(request, f"{account} is {account.get_state_display().lower()}.")
+            return redirect(account_url(account))
+        return operation_page(
+            self,
+            request,
+            title=title,
+            subtitle=str(account),
+            form=ConfirmForm(),
+            submit=f"{title} {account.name}",
+            obj=account,
+            notes=[note],
+            danger=state == Account.State.SUSPENDED,
+            cancel_url=account_url(account),
+        )
+
+
+def account_url(account: Account) -> str:
+    """The page of that account."""
+    return reverse("admin:accounts_account_change", args=[account.pk])
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnlyAdmin):
+    """Keys of all customers: find, limit, revoke. Issued on the customer's page."""
+
+    list_display = ("masked_key", "owner", "label", "state_label", "limit", "created", "created_by")
+    list_filter = ("state",)
+    search_fields = ("=public_id", "=account__number", "account__name", "label")
+    search_help_text = "Key id, customer number or name, label"
+    list_select_related = ("account",)
+    list_filter_submit = False
+    readonly_fields = ("masked_key", "owner", "state_label", "limit", "created", "revoked")
+    fields = (
+        "masked_key",
+        "owner",
+        "label",
+        "state_label",
+        "limit",
+        "created",
+        "created_by",
+        "revoked",
+        "revoked_by",
+    )
+    actions_detail = ("set_limit", "revoke")
+
+    @admin.display(description="Key", ordering="public_id")
+    def masked_key(self, key: ApiKey) -> SafeString:
+        return code(key.masked)
+
+    @admin.display(description="Customer", ordering="account__number")
+    def owner(self, key: ApiKey) -> SafeString:
+        return link(account_url(key.account), str(key.account))
+
+    @labelled("State", STATE_LABELS, ordering="state")
+    def state_label(self, key: ApiKey) -> str:
+        return key.state
+
+    @admin.display(description="Requests per minute", ordering="rpm")
+    def limit(self, key: ApiKey) -> SafeString:
+        return rate_limit(key)
+
+    @admin.display(description="Created", ordering="created_at")
+    def created(self, key: ApiKey) -> SafeString:
+        return moment(key.created_at)
+
+    @admin.display(description="Revoked")
+    def revoked(self, key: ApiKey) -> SafeString:
+        return moment(key.revoked_at)
+
+    def has_control_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("accounts.change_apikey")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        actions: list[Any] = super().get_actions_detail(request, object_id)
+        active = ApiKey.objects.filter(pk=object_id, state=ApiKey.State.ACTIVE).exists()
+        return [entry for entry in actions if active or entry.action_name != "accounts_apikey_set_limit"]
+
+    @action(description="Change limit", icon="speed", permissions=["control"], url_path="limit")
+    def set_limit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Requests per minute: `set_key_limit`."""
+        key = get_object_or_404(ApiKey.objects.select_related("account"), pk=object_id)
+        form = KeyLimitForm(request.POST if request.method == "POST" else None, initial={"rpm": key.rpm})
+        if form.is_valid():
+            try:
+                changed = services.set_key_limit(public_id=key.pk, rpm=form.cleaned_data["rpm"])
+            except DomainError as error:
+                form.refuse(error)
+            else:
+                self.log_change(request, changed, f"Requests per minute: {key.rpm} → {changed.rpm}.")
+                messages.success(request, f"The limit of {key.masked} is changed.")
+                return redirect("admin:accounts_apikey_change", key.pk)
+        return operation_page(
+            self,
+            request,
+            title="Change limit",
+            subtitle=f"{key.masked} of {key.account}",
+            form=form,
+            submit="Change limit",
+            obj=key,
+            cancel_url=reverse("admin:accounts_apikey_change", args=[key.pk]),
+        )
+
+    @action(description="Revoke", icon="key_off", variant=ActionVariant.DANGER, permissions=["control"])
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ends the key for good: `revoke_key`. Revoking it again tells Redis again."""
+        key = get_object_or_404(ApiKey.objects.select_related("account"), pk=object_id)
+        form = RevokeKeyForm(request.POST if request.method == "POST" else None, public_id=key.pk)
+        if form.is_valid():
+            revocation = services.revoke_key(public_id=key.pk, now=timezone.now(), actor=request.user.get_username())
+            self.log_change(
+                request, key, "Revoked the key." + (" Redis is not told yet." if revocation.pending else "")
+            )
+            if revocation.pending:
+                messages.warning(
+                    request, f"{key.masked} is revoked; pending: Redis could not be told yet. Revoke again."
+                )
+            else:
+                messages.success(request, f"{key.masked} is revoked. Every request with it is refused from now on.")
+            return redirect("admin:accounts_apikey_change", key.pk)
+        return operation_page(
+            self,
+            request,
+            title="Revoke key",
+            subtitle=f"{key.masked} of {key.account}",
+            form=form,
+            submit="Revoke this key",
+            obj=key,
+            notes=["A revoked key never works again. The customer needs another key first."],
+            danger=True,
+            cancel_url=reverse("admin:accounts_apikey_change", args=[key.pk]),
+        )

@@ -1,0 +1,107 @@
+"""The page on which an operator does one thing to a customer or a key: a form, one service call, an answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib.admin import ModelAdmin
+from django.db.models import Model
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from unfold.widgets import (
+    UnfoldAdminEmailInputWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from config.display import Tile
+from config.errors import DomainError
+
+
+class OperationForm(forms.Form):
+    """A form in the admin's own style."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            if field.widget.is_hidden:
+                continue
+            if isinstance(field, forms.EmailField):
+                field.widget = UnfoldAdminEmailInputWidget(attrs=field.widget.attrs)
+            elif isinstance(field, forms.IntegerField):
+                field.widget = UnfoldAdminIntegerFieldWidget(
+                    attrs={**field.widget.attrs, **field.widget_attrs(field.widget), "inputmode": "numeric"}
+                )
+            else:
+                field.widget = UnfoldAdminTextInputWidget(attrs=field.widget.attrs)
+            field.widget.is_required = field.required
+
+    def refuse(self, error: DomainError) -> None:
+        """Shows a service's refusal: next to the fields that its details name, else above the form."""
+        named = [field for field in error.details if field in self.fields]
+        for field in named:
+            self.add_error(field, error.message if len(named) == 1 else f"{error.details[field]}")
+        if not named:
+            self.add_error(None, error.message)
+
+
+def operation_page(
+    model_admin: "ModelAdmin[Any]",
+    request: HttpRequest,
+    *,
+    title: str,
+    form: OperationForm,
+    submit: str,
+    obj: Model | None = None,
+    subtitle: str = "",
+    tiles: Sequence[Tile] = (),
+    notes: Sequence[str] = (),
+    danger: bool = False,
+    cancel_url: str = "",
+) -> TemplateResponse:
+    """The form as a page; 200 the first time, 422 when it came back refused."""
+    return TemplateResponse(
+        request,
+        "admin/operation.html",
+        {
+            **_context(model_admin, request, obj),
+            "title": title,
+            "subtitle": subtitle,
+            "form": form,
+            "submit": submit,
+            "tiles": tiles,
+            "notes": notes,
+            "danger": danger,
+            "cancel_url": cancel_url,
+        },
+        status=422 if form.is_bound else 200,
+    )
+
+
+def result_page(
+    model_admin: "ModelAdmin[Any]",
+    request: HttpRequest,
+    template: str,
+    *,
+    title: str,
+    obj: Model,
+    subtitle: str = "",
+    **context: Any,
+) -> TemplateResponse:
+    """What came of an operation. Never stored by any cache, so that a secret on it is gone with the page."""
+    response = TemplateResponse(
+        request,
+        template,
+        {**_context(model_admin, request, obj), "title": title, "subtitle": subtitle, **context},
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _context(model_admin: "ModelAdmin[Any]", request: HttpRequest, obj: Model | None) -> dict[str, Any]:
+    return {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "original": obj,
+        "media": model_admin.media,
+    }

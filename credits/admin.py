@@ -1,0 +1,275 @@
+"""Grants, the ledger, events set aside and commands in the operator admin: all to look at, none to change."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import TextFilter
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from accounts.models import Account
+from config.display import code, figure, labelled, link, moment, quiet
+from config.read_only import NextPagePaginator, ReadOnlyAdmin, ReadOnlyInline
+from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
+
+NUMBER_DIGITS_MAX = 18
+
+
+class CustomerFilter(TextFilter):  # type: ignore[misc]
+    """Rows of one customer, by its number."""
+
+    title = "customer number"
+    parameter_name = "customer"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        number = (self.value() or "").strip()
+        if not number:
+            return queryset
+        if not (number.isascii() and number.isdigit() and len(number) <= NUMBER_DIGITS_MAX):
+            return queryset.none()
+        # The account's key first: so the index by account serves the list, not a join.
+        account_id = Account.objects.filter(number=int(number)).values_list("pk", flat=True).first()
+        return queryset.filter(account_id=account_id) if account_id else queryset.none()
+
+
+class DayForm(forms.Form):
+    """One day, with the browser's own calendar."""
+
+    def __init__(self, name: str, label: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields[name] = forms.CharField(
+            label=label, required=False, widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
+        )
+
+
+class DayFilter(TextFilter):  # type: ignore[misc]
+    """Rows created on one day, UTC."""
+
+    title = "day (UTC)"
+    parameter_name = "day"
+    form_class = DayForm
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if not self.value():
+            return queryset
+        try:
+            start = datetime.combine(date.fromisoformat(self.value()), time.min, tzinfo=UTC)
+            return queryset.filter(created_at__gte=start, created_at__lt=start + timedelta(days=1))
+        except (ValueError, OverflowError):
+            return queryset.none()
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+        yield {
+            "form": self.form_class(
+                name=self.parameter_name, label=f"By {self.title}", data={self.parameter_name: self.value()}
+            )
+        }
+
+
+class OfAccountAdmin(ReadOnlyAdmin):
+    """Rows that belong to an account."""
+
+    list_select_related = ("account",)
+    sortable_by = ()
+    paginator = NextPagePaginator
+
+    @admin.display(description="Customer")
+    def customer(self, row: Any) -> SafeString:
+        if row.account_id is None:
+            return quiet("unknown")
+        return link(reverse("admin:accounts_account_change", args=[row.account_id]), str(row.account))
+
+    @admin.display(description="Time")
+    def created(self, row: Any) -> SafeString:
+        return moment(row.created_at)
+
+    @admin.display(description="Amount")
+    def amount_figure(self, row: Any) -> SafeString:
+        return figure(row.amount)
+
+
+class GrantInline(ReadOnlyInline):
+    """Credits a customer was given, newest first, on its page."""
+
+    model = CreditGrant
+    verbose_name_plural = "Grants"
+    fields = ("given", "kind", "amount_figure", "remaining_figure", "expires", "reason")
+    readonly_fields = fields
+
+    @admin.display(description="Given")
+    def given(self, grant: CreditGrant) -> SafeString:
+        return link(reverse("admin:credits_creditgrant_change", args=[grant.pk]), moment(grant.created_at))
+
+    @admin.display(description="Amount")
+    def amount_figure(self, grant: CreditGrant) -> SafeString:
+        return figure(grant.amount)
+
+    @admin.display(description="Remaining")
+    def remaining_figure(self, grant: CreditGrant) -> SafeString:
+        return figure(grant.remaining)
+
+    @admin.display(description="Expires")
+    def expires(self, grant: CreditGrant) -> SafeString:
+        return moment(grant.expires_at) if grant.expires_at else quiet("never")
+
+
+@admin.register(CreditGrant)
+class CreditGrantAdmin(OfAccountAdmin):
+    """Grants; a top-up makes one, its draws use it up."""
+
+    list_display = ("created", "customer", "kind", "amount_figure", "remaining_figure", "expires", "reason")
+    list_filter = ("kind", CustomerFilter)
+    fields = (
+        "customer",
+        "kind",
+        "amount_figure",
+        "remaining_figure",
+        "priority",
+        "effective",
+        "expires",
+        "voided",
+        "external",
+        "reason",
+        "created",
+    )
+    readonly_fields = fields
+    ordering = ("-created_at",)
+
+    @admin.display(description="Remaining")
+    def remaining_figure(self, grant: CreditGrant) -> SafeString:
+        return figure(grant.remaining)
+
+    @admin.display(description="Effective")
+    def effective(self, grant: CreditGrant) -> SafeString:
+        return moment(grant.effective_at)
+
+    @admin.display(description="Expires")
+    def expires(self, grant: CreditGrant) -> SafeString:
+        return moment(grant.expires_at) if grant.expires_at else quiet("never")
+
+    @admin.display(description="Voided")
+    def voided(self, grant: CreditGrant) -> SafeString:
+        return moment(grant.voided_at)
+
+    @admin.display(description="External id")
+    def external(self, grant: CreditGrant) -> SafeString:
+        return code(grant.external_id or "")
+
+
+class GrantDrawInline(ReadOnlyInline):
+    """Which grants paid the entry."""
+
+    model = GrantDraw
+    verbose_name_plural = "Paid from"
+    fields = ("grant_link", "amount_figure", "left")
+    readonly_fields = fields
+    ordering = ("id",)
+    per_page = 50
+
+    @admin.display(description="Grant")
+    def grant_link(self, draw: GrantDraw) -> SafeString:
+        return link(reverse("admin:credits_creditgrant_change", args=[draw.grant_id]), str(draw.grant))
+
+    @admin.display(description="Paid")
+    def amount_figure(self, draw: GrantDraw) -> SafeString:
+        return figure(draw.amount)
+
+    @admin.display(description="Left in the grant now")
+    def left(self, draw: GrantDraw) -> SafeString:
+        return figure(draw.grant.remaining)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[GrantDraw]:
+        queryset: QuerySet[GrantDraw] = super().get_queryset(request)
+        return queryset.select_related("grant")
+
+
+@admin.register(CreditTransaction)
+class LedgerAdmin(OfAccountAdmin):
+    """The ledger: inserted by services, read here. Newest first by its own key, never counted."""
+
+    list_display = ("entry", "created", "customer", "kind_label", "signed", "reason", "key", "actor")
+    list_filter = ("type", "kind", DayFilter, CustomerFilter)
+    fields = (
+        "created",
+        "customer",
+        "type",
+        "kind",
+        "signed",
+        "reason",
+        "actor",
+        "key",
+        "operation_id",
+        "charged_total",
+        "epoch",
+        "seq",
+        "credit_seq",
+    )
+    readonly_fields = fields
+    inlines = (GrantDrawInline,)
+    ordering = ("-id",)
+
+    @admin.display(description="Entry")
+    def entry(self, entry: CreditTransaction) -> SafeString:
+        return figure(entry.pk)
+
+    @labelled(
+        "Kind", {"Top-up": "success", "Refund": "success", "Usage": "info", "Expiry": "warning", "Void": "danger"}
+    )
+    def kind_label(self, entry: CreditTransaction) -> str:
+        return entry.get_kind_display().capitalize()
+
+    @admin.display(description="Credits")
+    def signed(self, entry: CreditTransaction) -> SafeString:
+        return figure(entry.amount, sign="+" if entry.type == CreditTransaction.Type.CREDIT else "−")
+
+    @admin.display(description="Key")
+    def key(self, entry: CreditTransaction) -> SafeString:
+        return code(entry.api_key)
+
+    @admin.display(description="Operation")
+    def operation_id(self, entry: CreditTransaction) -> SafeString:
+        return code(str(entry.operation or ""))
+
+    def get_inlines(self, request: HttpRequest, obj: Model | None) -> Any:
+        return self.inlines if isinstance(obj, CreditTransaction) and obj.type == "debit" else ()
+
+
+@admin.register(SetAside)
+class SetAsideAdmin(OfAccountAdmin):
+    """Journal events that were not booked, and why."""
+
+    list_display = ("entry", "created", "customer", "reason", "debit_figure", "epoch", "seq")
+    list_filter = ("reason", DayFilter, CustomerFilter)
+    fields = ("created", "customer", "reason", "debit_figure", "epoch", "seq", "event")
+    readonly_fields = fields
+    ordering = ("-id",)
+
+    @admin.display(description="Number")
+    def entry(self, row: SetAside) -> SafeString:
+        return figure(row.pk)
+
+    @admin.display(description="Credits not charged")
+    def debit_figure(self, row: SetAside) -> SafeString:
+        return figure(row.debit)
+
+
+@admin.register(Command)
+class CommandAdmin(OfAccountAdmin):
+    """What Redis has to learn of each account, in order."""
+
+    list_display = ("credit_seq", "created", "customer", "kind", "amount_figure", "confirmed")
+    list_filter = ("kind", ("confirmed_at", admin.EmptyFieldListFilter), CustomerFilter)
+    fields = ("customer", "credit_seq", "kind", "amount_figure", "created", "confirmed", "epoch", "seq")
+    readonly_fields = fields
+    ordering = ("-id",)
+
+    @admin.display(description="Told to Redis")
+    def confirmed(self, row: Command) -> SafeString:
+        return moment(row.confirmed_at) if row.confirmed_at else quiet("not yet")
