@@ -6,11 +6,16 @@
 from typing import Any, ClassVar
 
 import structlog
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django_ratelimit.core import is_ratelimited
 from rest_framework import exceptions
+from rest_framework.request import Request
 from rest_framework.response import Response
+
+from config.middleware import client_address
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +54,13 @@ class TemporarilyUnavailable(DomainError):
 
     def __init__(self, message: str, *, retry_after_s: int = 2, details: dict[str, Any] | None = None) -> None:
         super().__init__(message, details=details, headers={"Retry-After": str(retry_after_s)})
+
+
+class TooManyGuesses(DomainError):
+    """429 by address: answers like these help nobody but a guesser."""
+
+    status = 429
+    code = "RATE_LIMITED"
 
 
 def error_body(code: str, message: str, details: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -93,9 +105,26 @@ def _framework_error(status: int, message: str, details: dict[str, Any] | None =
     return error
 
 
+def _guesses_too_often(request: Request) -> bool:
+    """Whether this address has been refused with 401 more often than UNAUTHENTICATED_RATE; good keys are unaffected."""
+    return bool(
+        is_ratelimited(
+            request._request,  # noqa: SLF001 - DRF's documented name of the Django request
+            group="unauthenticated",
+            key=lambda group, django_request: client_address(django_request),
+            rate=settings.UNAUTHENTICATED_RATE,
+            increment=True,
+        )
+    )
+
+
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     """DRF's EXCEPTION_HANDLER: every failure leaves in the error envelope; a defect is logged and answers 500."""
     error = as_domain_error(exc)
+    if error is not None and error.status == 401 and _guesses_too_often(context["request"]):
+        error = TooManyGuesses(
+            "Too many requests without a valid key from this address.", headers={"Retry-After": "60"}
+        )
     if error is None:
         log.error("unhandled_exception", exc_info=exc, view=type(context.get("view")).__name__)
         return Response(error_body("INTERNAL_ERROR", _INTERNAL_MESSAGE), status=500)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from django.db import OperationalError
 from django.utils import timezone
 
@@ -100,7 +101,7 @@ def _attempt(what: str, work: Callable[[], bool]) -> bool:
     """Does a piece of work; a store that is away is logged and waited for, nothing is lost meanwhile."""
     try:
         return work()
-    except (*RedisUnavailable, OperationalError, StoreUnavailable, loading.LoadContended) as error:
-        log.warning("drain_waits", work=what, error=type(error).__name__)
+    except (*RedisUnavailable, OperationalError, StoreUnavailable, ClickHouseError, loading.LoadContended) as error:
+        log.warning("drain_waits", work=what, error=type(error).__name__, reason=str(error)[:300])
         time.sleep(BACK_OFF_S)
         return False

@@ -1,0 +1,135 @@
+"""Users, accounts and keys."""
+
+import uuid
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from accounts import key_state, services
+from accounts.models import Account, ApiKey, Membership, User
+from config.errors import InvalidRequest, NotFound
+from config.redis import money
+from credits import counters, metering
+from tests.factories import make_account, make_customer
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+
+def fresh_email() -> str:
+    return f"bob-{uuid.uuid4().hex[:12]}@example.com"
+
+
+def test_create_operator_makes_a_staff_user_who_logs_in_by_email() -> None:
+    email = fresh_email()
+    user = services.create_operator(email=email.upper(), password="correct horse")
+    assert (user.email, user.is_staff, user.is_superuser, user.check_password("correct horse")) == (
+        email,
+        True,
+        True,
+        True,
+    )
+
+
+def test_create_operator_refuses_an_address_in_use_whatever_its_case() -> None:
+    email = fresh_email()
+    services.create_operator(email=email, password="correct horse")
+    with pytest.raises(services.DuplicateEmail):
+        services.create_operator(email=email.upper(), password="correct horse")
+
+
+@pytest.mark.parametrize("email", ["", "bob", "bob@", "a@b c.com"])
+def test_create_customer_refuses_what_is_no_address(email: str) -> None:
+    with pytest.raises(InvalidRequest):
+        services.create_customer(name="Bob", email=email)
+
+
+def test_create_customer_makes_an_owner_and_a_customer_number() -> None:
+    first, second = make_account(), make_account()
+    assert second.number > first.number >= 1
+    assert Membership.objects.get(account=first).role == "owner"
+
+
+def test_find_account_knows_number_and_uuid() -> None:
+    account = make_account()
+    assert services.find_account(str(account.number)).pk == account.pk
+    assert services.find_account(str(account.pk)).pk == account.pk
+
+
+@pytest.mark.parametrize("reference", ["0", "x", "", "-1", "1e3", str(uuid.uuid4()), "9" * 40])
+def test_find_account_says_what_to_give(reference: str) -> None:
+    with pytest.raises(NotFound):
+        services.find_account(reference)
+
+
+def test_issue_key_stores_a_digest_and_never_the_key() -> None:
+    issued = services.issue_key(account=make_account(), label=" nightly ")
+    row = ApiKey.objects.values().get(pk=issued.key.pk)
+    assert row["label"] == "nightly"
+    assert issued.api_key not in str(row)
+    assert issued.api_key.rpartition("_")[2] not in str(row)
+
+
+def test_issue_key_refuses_a_limit_out_of_range() -> None:
+    with pytest.raises(InvalidRequest):
+        services.issue_key(account=make_account(), rpm=services.RPM_MAX + 1)
+
+
+def test_revoke_key_tells_redis_at_once_and_only_once_changes_the_key() -> None:
+    customer = make_customer(credits=1)
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    first = services.revoke_key(public_id=customer.key_id, now=timezone.now(), actor="carol@example.com")
+    again = services.revoke_key(public_id=customer.key_id, now=timezone.now(), actor="dave@example.com")
+    assert (first.pending, again.pending, again.key.revoked_by) == (False, False, "carol@example.com")
+    assert money().hget(key_state.redis_key(customer.key_id, customer.number), "state") == b"revoked"
+
+
+def test_revoke_key_of_nobody_is_not_found() -> None:
+    with pytest.raises(NotFound):
+        services.revoke_key(public_id="nobody", now=timezone.now())
+
+
+def test_a_slow_writer_cannot_bring_a_revoked_key_back() -> None:
+    customer = make_customer(credits=1)
+    before = key_state.read(customer.key_id)
+    services.revoke_key(public_id=customer.key_id, now=timezone.now())
+    assert before is not None
+    assert key_state.write(before) is False
+    assert money().hget(key_state.redis_key(customer.key_id, customer.number), "state") == b"revoked"
+
+
+def test_a_key_read_under_an_earlier_epoch_is_read_again() -> None:
+    customer = make_customer(credits=1)
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    stale = key_state.read(customer.key_id)
+    money().delete(counters.account_key(customer.number))
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    fresh = key_state.read(customer.key_id)
+    assert stale is not None
+    assert fresh is not None
+    assert fresh.epoch == stale.epoch + 1
+
+
+def test_set_key_limit_counts_from_the_next_call() -> None:
+    customer = make_customer(credits=1, rpm=0)
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    services.set_key_limit(public_id=customer.key_id, rpm=7)
+    assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.limit == 7
+
+
+def test_commands_create_customer_key_and_operator() -> None:
+    out = StringIO()
+    email = fresh_email()
+    call_command("create_customer", email=email, credits=9, stdout=out)
+    account = Account.objects.get(email=email)
+    call_command("create_key", account=str(account.number), stdout=out)
+    call_command("create_operator", email=fresh_email(), password="correct horse", stdout=out)
+    assert account.balance == 9
+    assert "mh_live_" in out.getvalue()
+    assert User.objects.get(email=email).is_staff is False
+
+
+def test_create_key_for_nobody_says_what_to_give() -> None:
+    with pytest.raises(CommandError, match="UUID or its customer number"):
+        call_command("create_key", account="nobody")

@@ -1,0 +1,165 @@
+"""The booking rule: events delivered late, twice, out of epoch or twice paid."""
+
+import dataclasses
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db import Error, connection, transaction
+from django.utils import timezone as django_timezone
+
+from accounts.models import Account
+from credits import drain, ledger, metering, services
+from credits.events import BadEvent, Event, parse
+from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
+from tests.factories import make_account, make_customer, make_usage
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def event_of(account: Account, *, seq: int, debit: int, total: int | None = None, **changes: object) -> Event:
+    account.refresh_from_db()
+    event = Event(
+        stream_id=f"{int(NOW.timestamp() * 1000)}-{seq}",
+        account_number=account.number,
+        epoch=account.epoch,
+        seq=seq,
+        debit=debit,
+        total=debit if total is None else total,
+        operation=uuid.uuid4(),
+        key_id="key",
+        usage="",
+    )
+    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+
+
+def state(account: Account) -> tuple[int, int, int]:
+    """(balance, Σ ledger, Σ grants' remainders)"""
+    account.refresh_from_db()
+    entries = CreditTransaction.objects.filter(account=account)
+    return (
+        account.balance,
+        sum(entry.amount if entry.type == "credit" else -entry.amount for entry in entries),
+        sum(CreditGrant.objects.filter(account=account).values_list("remaining", flat=True)),
+    )
+
+
+def test_book_writes_entry_draw_and_balance() -> None:
+    account = make_account(credits=100)
+    event = event_of(account, seq=1, debit=7)
+    ledger.book([event], now=NOW + timedelta(days=1))
+    entry = CreditTransaction.objects.get(account=account, type="debit")
+    assert (entry.amount, entry.charged_total, entry.seq, entry.operation) == (7, 7, 1, event.operation)
+    assert list(GrantDraw.objects.filter(entry=entry).values_list("amount", flat=True)) == [7]
+    assert state(account) == (93, 93, 93)
+
+
+def test_book_of_the_same_events_again_changes_nothing() -> None:
+    account = make_account(credits=100)
+    events = [event_of(account, seq=1, debit=7), event_of(account, seq=2, debit=3)]
+    ledger.book(events, now=django_timezone.now())
+    ledger.book(events, now=django_timezone.now())
+    ledger.book(events[:1], now=django_timezone.now())
+    assert state(account) == (90, 90, 90)
+
+
+def test_book_draws_across_grants_in_burn_down_order() -> None:
+    account = make_account(credits=5)
+    services.top_up(account=account, amount=10, now=django_timezone.now())
+    ledger.book([event_of(account, seq=1, debit=8)], now=django_timezone.now())
+    draws = GrantDraw.objects.filter(entry__account=account).order_by("id").values_list("amount", flat=True)
+    assert (list(draws), state(account)) == ([5, 3], (7, 7, 7))
+
+
+def test_book_charges_an_operation_its_greatest_total_once() -> None:
+    account = make_account(credits=100)
+    operation = uuid.uuid4()
+    ledger.book([event_of(account, seq=1, debit=6, operation=operation)], now=django_timezone.now())
+    ledger.book([event_of(account, seq=2, debit=9, operation=operation)], now=django_timezone.now())
+    amounts = CreditTransaction.objects.filter(account=account, type="debit").order_by("seq")
+    assert list(amounts.values_list("amount", "charged_total")) == [(6, 6), (3, 9)]
+    command = Command.objects.get(account=account, seq=2)
+    assert (command.amount, command.credit_seq, state(account)) == (6, 2, (91, 91, 91))
+
+
+def test_book_sets_a_debit_aside_that_was_paid_already_and_returns_it() -> None:
+    account = make_account(credits=100)
+    operation = uuid.uuid4()
+    ledger.book([event_of(account, seq=1, debit=6, operation=operation)], now=django_timezone.now())
+    ledger.book([event_of(account, seq=2, debit=6, operation=operation)], now=django_timezone.now())
+    assert SetAside.objects.get(account=account).reason == "paid"
+    assert Command.objects.get(account=account, seq=2).amount == 6
+    assert state(account) == (94, 94, 94)
+
+
+def test_book_sets_a_late_event_aside_once_and_charges_nothing() -> None:
+    account = make_account(credits=100)
+    event = event_of(account, seq=4, debit=7)
+    Account.objects.filter(pk=account.pk).update(epoch=event.epoch + 1)
+    ledger.book([event, event], now=django_timezone.now())
+    ledger.book([event], now=django_timezone.now())
+    assert list(SetAside.objects.filter(account=account).values_list("reason", "debit")) == [("late", 7)]
+    assert state(account) == (100, 100, 100)
+
+
+def test_book_skips_a_late_event_that_stands_in_the_ledger() -> None:
+    account = make_account(credits=100)
+    event = event_of(account, seq=1, debit=7)
+    ledger.book([event], now=django_timezone.now())
+    Account.objects.filter(pk=account.pk).update(epoch=event.epoch + 1)
+    ledger.book([event], now=django_timezone.now())
+    assert (SetAside.objects.filter(account=account).count(), state(account)) == (0, (93, 93, 93))
+
+
+def test_book_sets_a_debit_above_the_balance_aside() -> None:
+    account = make_account(credits=5)
+    ledger.book([event_of(account, seq=1, debit=6)], now=django_timezone.now())
+    assert SetAside.objects.get(account=account).reason == "bad"
+    assert state(account) == (5, 5, 5)
+
+
+def test_book_sets_an_unknown_account_aside() -> None:
+    event = dataclasses.replace(event_of(make_account(), seq=1, debit=1), account_number=2**40)
+    before = SetAside.objects.filter(account=None).count()
+    ledger.book([event], now=django_timezone.now())
+    assert SetAside.objects.filter(account=None).count() >= before + 1
+
+
+@pytest.mark.parametrize("table", ["credits_credittransaction", "credits_grantdraw", "credits_setaside"])
+@pytest.mark.parametrize("statement", ["UPDATE {0} SET id = id", "DELETE FROM {0}", "TRUNCATE {0} CASCADE"])
+def test_the_ledger_can_only_be_inserted_into(table: str, statement: str) -> None:
+    with pytest.raises(Error, match="insert-only"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement.format(table))
+
+
+def test_drain_books_what_requests_paid() -> None:
+    customer = make_customer(credits=100)
+    for total in (1, 2, 3):
+        hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=3)
+        metering.settle(hold, total=total, usage=make_usage())
+    drain.drain_once()
+    assert state(customer.account) == (94, 94, 94)
+
+
+def test_parse_refuses_what_does_not_read_as_an_event() -> None:
+    good = {
+        b"account": b"1",
+        b"epoch": b"1",
+        b"seq": b"1",
+        b"debit": b"1",
+        b"total": b"1",
+        b"operation": str(uuid.uuid4()).encode(),
+        b"key": b"k",
+        b"usage": b"",
+    }
+
+    def flat(**changes: bytes) -> list[bytes]:
+        named = {**good, **{name.encode(): value for name, value in changes.items()}}
+        return [part for pair in named.items() for part in pair]
+
+    assert parse(b"1-1", flat()).debit == 1
+    for bad in (flat(debit=b"-1"), flat(seq=b""), flat(total=b"0"), flat(operation=b"x"), flat(account=b""), [b"a"]):
+        with pytest.raises(BadEvent):
+            parse(b"1-1", bad)

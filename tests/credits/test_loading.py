@@ -1,0 +1,192 @@
+"""How Redis learns an account, and heals after losing it."""
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import Account
+from config.redis import money
+from credits import counters, drain, loading, metering, services, verify
+from credits.models import Command, SetAside
+from tests.factories import Customer, make_account, make_customer, make_usage
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+
+def spend(customer: Customer, total: int) -> metering.Settlement:
+    hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=total)
+    return metering.settle(hold, total=total, usage=make_usage())
+
+
+def test_load_gives_redis_the_balance_and_raises_the_epoch() -> None:
+    account = make_account(credits=30)
+    money().flushall()
+    epoch = Account.objects.get(pk=account.pk).epoch
+    assert loading.load_account(account.number)
+    live = counters.inspect(account.number)
+    assert (live.usable, live.balance, live.held, live.epoch) == (True, 30, 0, epoch + 1)
+
+
+def test_load_of_an_unknown_account_says_so() -> None:
+    assert loading.load_account(2**40) is False
+
+
+def test_load_of_a_usable_account_changes_nothing() -> None:
+    account = make_account(credits=30)
+    loading.load_account(account.number)
+    before = counters.inspect(account.number)
+    loading.load_account(account.number)
+    assert counters.inspect(account.number) == before
+
+
+def test_load_books_the_surviving_journal_first() -> None:
+    customer = make_customer(credits=30)
+    spend(customer, 4)
+    money().delete(counters.account_key(customer.number))
+    assert loading.load_account(customer.number)
+    assert counters.inspect(customer.number).balance == 26
+
+
+def test_flushall_heals_at_the_next_call() -> None:
+    customer = make_customer(credits=30)
+    spend(customer, 4)
+    drain.drain_once()
+    money().flushall()
+    assert spend(customer, 1) == metering.Settlement(1, 25)
+
+
+def test_settle_after_flushall_admits_and_settles_in_one_step() -> None:
+    customer = make_customer(credits=30)
+    hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=4)
+    money().flushall()
+    assert metering.settle(hold, total=4, usage=make_usage()) == metering.Settlement(4, 26)
+    assert metering.settle(hold, total=4, usage=make_usage()) == metering.Settlement(4, 26)
+
+
+def test_a_settle_repeated_over_a_flushall_is_charged_once() -> None:
+    customer = make_customer(credits=30)
+    hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=4)
+    metering.settle(hold, total=4, usage=make_usage())
+    drain.drain_once()
+    money().flushall()
+    metering.settle(hold, total=4, usage=make_usage())
+    drain.drain_once()
+    customer.account.refresh_from_db()
+    assert customer.account.balance == 26
+    assert counters.inspect(customer.number).balance == 26
+    assert SetAside.objects.get(account=customer.account).reason == "paid"
+
+
+def test_an_older_snapshot_is_not_believed() -> None:
+    customer = make_customer(credits=30)
+    spend(customer, 1)
+    key = counters.account_key(customer.number)
+    snapshot = money().dump(key)
+    spend(customer, 9)
+    drain.drain_once()
+    assert snapshot is not None
+    money().restore(key, 0, snapshot, replace=True)
+    money().hset(key, "gen", "0" * 40)  # a server that starts from older data has another replication id
+    assert spend(customer, 1) == metering.Settlement(1, 19)
+
+
+def test_a_load_that_was_overtaken_is_not_switched_on() -> None:
+    account = make_account(credits=30)
+    money().flushall()
+    epoch = Account.objects.get(pk=account.pk).epoch
+    assert counters.write_loaded(account_number=account.number, epoch=epoch, balance=99, drained_seq=0, credit_seq=1)
+    assert not counters.inspect(account.number).usable
+    loading.load_account(account.number)
+    assert not counters.write_loaded(
+        account_number=account.number, epoch=epoch, balance=99, drained_seq=0, credit_seq=1
+    )
+    assert not counters.activate(account_number=account.number, epoch=epoch)
+    assert counters.inspect(account.number).balance == 30
+
+
+def test_an_add_is_applied_once_and_in_order() -> None:
+    account = make_account(credits=10)
+    services.top_up(account=account, amount=5, now=timezone.now())
+    command = Command.objects.get(account=account, credit_seq=2)
+    assert counters.apply_add(account_number=account.number, credit_seq=2, amount=5)[0] == "OK"
+    assert counters.apply_add(account_number=account.number, credit_seq=4, amount=5)[0] == "GAP"
+    assert counters.inspect(account.number).balance == 15
+    assert command.confirmed_at is not None
+
+
+def test_a_command_that_redis_forgot_is_sent_again() -> None:
+    account = make_account(credits=10)
+    loading.load_account(account.number)
+    Command.objects.create(account=account, credit_seq=2, kind="add", amount=1, confirmed_at=timezone.now())
+    Command.objects.create(account=account, credit_seq=3, kind="add", amount=1)
+    loading.apply_commands(account.pk)
+    assert counters.inspect(account.number).applied == 3
+
+
+def test_unreadable_events_are_set_aside_and_do_not_stop_the_drain() -> None:
+    customer = make_customer(credits=10)
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    money().xadd(counters.journal_key(customer.number % 64), {"nonsense": f"{customer.number}"})
+    spend(customer, 2)
+    drain.drain_once()
+    customer.account.refresh_from_db()
+    assert customer.account.balance == 8
+    assert SetAside.objects.filter(account=None, event__fields=["nonsense", str(customer.number)]).count() == 1
+
+
+def test_sweep_releases_abandoned_holds_and_logs_them() -> None:
+    from django.test import override_settings
+
+    customer = make_customer(credits=10)
+    with override_settings(HOLD_S=0):
+        metering.admit(api_key=customer.api_key, endpoint="download", amount=4)
+    import time
+
+    time.sleep(0.01)
+    drain.sweep()
+    live = counters.inspect(customer.number)
+    assert (live.balance, live.held) == (10, 0)
+
+
+def test_cursor_does_not_move_over_a_stream_that_was_lost() -> None:
+    partition = 5
+    stream = counters.journal_key(partition)
+    money().flushall()
+    old = money().xadd(stream, {"nonsense": "1"}, id="9999999999999-1")
+    money().flushall()
+    money().xadd(stream, {"nonsense": "2"}, id="5-1")
+    assert counters.move_cursors([(partition, b"", old)], consumer=counters.LEDGER) == 0
+    assert counters.ledger_cursors([partition]) == [b""]
+
+
+def test_trim_forgets_only_what_both_consumers_have_behind_them() -> None:
+    partition = 6
+    stream = counters.journal_key(partition)
+    money().flushall()
+    ids = [money().xadd(stream, {"n": str(n)}) for n in range(5)]
+    counters.move_cursors([(partition, b"", ids[3])], consumer=counters.LEDGER)
+    assert counters.trim([partition]) == 0
+    counters.move_cursors([(partition, b"", ids[1])], consumer=counters.USAGE)
+    assert counters.trim([partition]) == 1
+    assert [stream_id for stream_id, _ in money().xrange(stream)] == ids[1:]
+
+
+def test_verify_finds_nothing_after_ordinary_work() -> None:
+    customer = make_customer(credits=50)
+    for total in (1, 2, 3):
+        spend(customer, total)
+    metering.admit(api_key=customer.api_key, endpoint="query", amount=3)
+    result = verify.verify(now=timezone.now())
+    assert [d for d in result.differences if d.account_number == customer.number] == []
+    assert customer.number not in result.behind
+
+
+def test_verify_names_a_live_balance_that_differs_and_repairs_it_when_told_to() -> None:
+    customer = make_customer(credits=50)
+    spend(customer, 5)
+    money().hincrby(counters.account_key(customer.number), "bal", 7)
+    result = verify.verify(now=timezone.now())
+    mine = [d for d in result.differences if d.account_number == customer.number]
+    assert mine == [verify.Difference(customer.number, "live balance in Redis against the ledger", 45, 52, True)]
+    repaired = verify.verify(now=timezone.now(), repair=True)
+    assert customer.number in repaired.repaired
+    assert counters.inspect(customer.number).balance == 45
