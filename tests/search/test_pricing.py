@@ -1,0 +1,28 @@
+import pytest
+
+from search.pricing import cost, highest_cost, lookup_cost
+
+
+@pytest.mark.parametrize(
+    ("returned", "price"),
+    [(0, 1), (1, 1), (99, 1), (100, 2), (101, 2), (199, 2), (1_000, 11), (10_000, 101), (1_000_000, 10_001)],
+)
+def test_cost_is_one_and_one_more_for_each_full_hundred(returned: int, price: int) -> None:
+    assert cost(returned) == price
+
+
+def test_cost_refuses_a_negative_number_of_records() -> None:
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        cost(-1)
+
+
+def test_highest_cost_is_the_cost_of_a_full_page() -> None:
+    assert highest_cost(100) == 2
+
+
+def test_lookup_costs_one_when_there_is_a_match() -> None:
+    assert lookup_cost(found=True) == 1
+
+
+def test_lookup_is_free_without_a_match() -> None:
+    assert lookup_cost(found=False) == 0
