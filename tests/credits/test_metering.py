@@ -9,6 +9,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from accounts import services
+from config.errors import TemporarilyUnavailable
 from config.redis import money
 from credits import counters, metering
 from tests.factories import make_account, make_customer, make_usage
@@ -249,7 +250,7 @@ def test_rate_limit_slides_call_by_call() -> None:
 
     # The older of the two calls leaves the minute.
     window = key_state.rate_key(customer.key_id, customer.number)
-    money().lset(window, -1, int(money().lindex(window, -1)) - 60_001)
+    money().lset(window, -1, str(int(money().lindex(window, -1) or 0) - 60_001))
     assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.remaining == 0
     with pytest.raises(metering.RateLimited):
         metering.identify(api_key=customer.api_key, endpoint="credits")
@@ -265,7 +266,7 @@ def test_an_unaffordable_call_counts_once_in_the_window() -> None:
 def test_admit_is_refused_while_the_journal_is_full() -> None:
     customer = make_customer(credits=10)
     metering.identify(api_key=customer.api_key, endpoint="credits")
-    with override_settings(JOURNAL_EVENTS_MAX=0), pytest.raises(metering.TemporarilyUnavailable) as refused:
+    with override_settings(JOURNAL_EVENTS_MAX=0), pytest.raises(TemporarilyUnavailable) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     assert refused.value.headers == {"Retry-After": "5"}
 

@@ -1,0 +1,91 @@
+"""Web and drain as real processes on the test engines, to be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from django.conf import settings
+
+from embedded.ports import free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_TIMEOUT_S = 30
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    """This test's environment, with the database that pytest-django has made for this worker."""
+    url = urlsplit(os.environ["DATABASE_URL"])
+    database = urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
+    return {**os.environ, "DATABASE_URL": database, "LOG_LEVEL": "WARNING", **changes}
+
+
+class ServerProcess:
+    """One process of the product; `kill` is kill -9 of it and all it started."""
+
+    def __init__(self, *command: str, environment: dict[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command] if command[0] != "manage.py" else [sys.executable, *command],
+            cwd=ROOT,
+            env=_environment(environment or {}),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """SIGTERM, then its exit code."""
+        self._process.terminate()
+        return self._process.wait(timeout=15)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.killpg(self._process.pid, number)
+        self._process.wait(timeout=15)
+
+
+class Web(ServerProcess):
+    """A web process on a port of its own, answering when the constructor returns."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        self.port = free_port()
+        super().__init__(
+            "granian",
+            "--interface=wsgi",
+            "--workers=1",
+            "--blocking-threads=8",
+            "--no-ws",
+            "--log-level=error",
+            f"--port={self.port}",
+            "config.wsgi:application",
+            environment=environment,
+        )
+        self.url = f"http://127.0.0.1:{self.port}"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/api/v1/health", timeout=2) as answer:
+                    assert answer.status == 200
+                    return
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.close()
+                    raise
+                time.sleep(0.1)
+
+
+class Drain(ServerProcess):
+    """A drain process."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        super().__init__("manage.py", "drain", environment=environment)
