@@ -38,8 +38,8 @@ def write(path: Path, values: Mapping[str, str]) -> None:
 
 
 def with_secrets(values: Mapping[str, str]) -> dict[str, str]:
-    """The values with every secret there, made at random where it was missing."""
-    made = {name: values.get(name) or secrets.token_urlsafe(32) for name in SECRETS}
+    """The values with every secret there: the user's own where the environment has one, else made at random and kept."""
+    made = {name: os.environ.get(name) or values.get(name) or secrets.token_urlsafe(32) for name in SECRETS}
     return {"OPERATOR_EMAIL": OPERATOR_EMAIL, **values, **made}
 
 

@@ -140,8 +140,8 @@ def tail(log_file: Path) -> str:
 
 def stop(program: Program) -> bool:
     """End the program, with its children and in the end by force; True when there was one to end."""
-    process = find(program)
-    if process is not None:
+    first = process = find(program)
+    while process is not None:  # workers of a server that was killed may still be there, one after the other
         family = [process]
         with contextlib.suppress(psutil.Error):
             family += process.children(recursive=True)
@@ -155,8 +155,9 @@ def stop(program: Program) -> bool:
         child = _children.pop(process.pid, None)
         if child is not None:
             child.wait()
+        process = find(program)
     program.pid_file.unlink(missing_ok=True)
-    return process is not None
+    return first is not None
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:

@@ -79,8 +79,11 @@ class Stack:
                 ) from error
             yield
 
-    def start(self, *, dies_with_parent: bool) -> None:
-        """Start what does not run yet, then write `.local/env`. On an error, stop what this call has started."""
+    def start(self, *, dies_with_parent: bool) -> list[Engine]:
+        """Start what does not run yet, write `.local/env`, and return the engines that this call has started.
+
+        On an error they are stopped again.
+        """
         self.pids.mkdir(parents=True, exist_ok=True)
         self._check_disk()
         started: list[Engine] = []
@@ -93,6 +96,7 @@ class Stack:
                 self._own_urls, {name: url for engine in self.engines for name, url in engine.urls.items()}
             )
             self.remember({})
+            return started
         except BaseException:
             for engine in reversed(started):
                 engine.stop()
