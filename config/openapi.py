@@ -1,13 +1,19 @@
-"""What every endpoint's documentation shares: the error envelope, the header and answer descriptions, the health paths."""
+"""What every endpoint's documentation shares: the error answers, the headers, the health paths.
+
+An operation names its own error statuses with `extensions=errors(402, 504)`; those that every operation of its kind can
+answer with are added to it here.
+"""
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
-
 Schema = dict[str, Any]
 
-API_KEY: list[dict[str, list[str]]] = [{"ApiKey": []}]
-ADMIN_SECRET: list[dict[str, list[str]]] = [{"AdminSecret": []}]
+# Security requirements as OpenAPI writes them; drf-spectacular's annotation knows only names.
+API_KEY: Any = [{"ApiKey": []}]
+ADMIN_SECRET: Any = [{"AdminSecret": []}]
+
+_ALWAYS = {"ApiKey": (400, 401, 403, 405, 429, 500, 503), "AdminSecret": (400, 401, 404, 405, 413, 415, 500, 503)}
+_ERRORS_KEY = "x-errors"
 
 # Short forms of addresses that are documented in full; each operation's text names its alias.
 ALIASES = frozenset({"/search", "/download", "/person/{person_id}", "/docs"})
@@ -90,40 +96,34 @@ _MEANINGS = {
 }
 
 
-def errors(*statuses: int) -> dict[int, OpenApiResponse]:
-    """The documented answers for these error statuses, with an example for each code."""
-    return {status: _error(status) for status in statuses}
+_HEADERS = {
+    "X-Request-ID": "The request's id: your own when it is 1 to 64 characters of A-Z a-z 0-9 . _ : -, else a new one.",
+    "X-Credits-Used": "Credits that this request took.",
+    "X-Credits-Remaining": "Credits that are left, where known.",
+    "X-RateLimit-Limit": "Requests a minute that the key may make. A key without a limit has none of these headers.",
+    "X-RateLimit-Remaining": "Requests left in the current window.",
+    "X-RateLimit-Reset": "When the window moves, in UNIX seconds.",
+    "RateLimit-Policy": 'The policy as IETF httpapi has it, e.g. "minute";q=60;w=60.',
+    "RateLimit": 'The state under it, e.g. "minute";r=59;t=60.',
+}
+_HEADER_REFERENCES = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
 
 
-def _error(status: int) -> OpenApiResponse:
-    examples = [
-        OpenApiExample(
-            code,
-            value={"status": "error", "error": {"code": code, "message": message, "details": details}},
-            response_only=True,
-            status_codes=[str(status)],
-        )
+def errors(*statuses: int) -> dict[str, list[int]]:
+    """What to give as `extensions` to document that an operation answers with these error statuses too."""
+    return {_ERRORS_KEY: list(statuses)}
+
+
+def _error(status: int) -> Schema:
+    examples = {
+        code: {"value": {"status": "error", "error": {"code": code, "message": message, "details": details}}}
         for code, message, details in _EXAMPLES[status]
-    ]
-    return OpenApiResponse({"$ref": "#/components/schemas/Error"}, _MEANINGS[status], examples)
-
-
-def response_headers(*statuses: int) -> list[OpenApiParameter]:
-    """The headers of metered answers with these statuses."""
-    texts = {
-        "X-Request-ID": "The request's id: your own when it is 1 to 64 characters of A-Z a-z 0-9 . _ : -, else a new one.",
-        "X-Credits-Used": "Credits that this request took.",
-        "X-Credits-Remaining": "Credits that are left.",
-        "X-RateLimit-Limit": "Requests a minute that the key may make. Absent for a key without a limit.",
-        "X-RateLimit-Remaining": "Requests left in the current window.",
-        "X-RateLimit-Reset": "When the window moves, in UNIX seconds.",
-        "RateLimit-Policy": 'The policy as IETF httpapi has it, e.g. "minute";q=60;w=60.',
-        "RateLimit": 'The state under it, e.g. "minute";r=59;t=60.',
     }
-    return [
-        OpenApiParameter(name, str, OpenApiParameter.HEADER, description=text, response=list(statuses))
-        for name, text in texts.items()
-    ]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}}
+    headers = dict(_HEADER_REFERENCES)
+    if status in (429, 503):
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    return {"description": _MEANINGS[status], "headers": headers, "content": content}
 
 
 def without_aliases(endpoints: list[tuple[str, str, str, Any]], **_: Any) -> list[tuple[str, str, str, Any]]:
@@ -132,11 +132,30 @@ def without_aliases(endpoints: list[tuple[str, str, str, Any]], **_: Any) -> lis
 
 
 def with_shared_parts(result: Schema, **_: Any) -> Schema:
-    """Postprocessing hook: adds the error schema and the health paths, which are plain views."""
-    result.setdefault("components", {}).setdefault("schemas", {})["Error"] = ERROR_SCHEMA
-    result["paths"].update(_HEALTH_PATHS)
-    result["paths"] = dict(sorted(result["paths"].items()))
+    """Postprocessing hook: adds the error answers, the headers and the health paths, which are plain views."""
+    components = result.setdefault("components", {})
+    components.setdefault("schemas", {})["Error"] = ERROR_SCHEMA
+    components["responses"] = {f"Error{status}": _error(status) for status in _EXAMPLES}
+    components["headers"] = {
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in {**_HEADERS, "Retry-After": "Seconds to wait."}.items()
+    }
+    for path in result["paths"].values():
+        for operation in path.values():
+            _complete(operation)
+    result["paths"] = dict(sorted({**result["paths"], **_HEALTH_PATHS}.items()))
     return result
+
+
+def _complete(operation: Schema) -> None:
+    schemes = {name for requirement in operation.get("security", []) for name in requirement}
+    statuses = set(operation.pop(_ERRORS_KEY, [])).union(*(_ALWAYS.get(name, ()) for name in schemes))
+    responses = operation["responses"]
+    if "ApiKey" in schemes:
+        for answer in responses.values():
+            answer.setdefault("headers", {}).update(_HEADER_REFERENCES)
+    for status in sorted(statuses):
+        responses.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
 
 
 def _health(operation: str, summary: str, properties: list[str], *, may_fail: bool) -> Schema:
@@ -149,7 +168,7 @@ def _health(operation: str, summary: str, properties: list[str], *, may_fail: bo
         "get": {
             "operationId": operation,
             "summary": summary,
-            "tags": ["health"],
+            "tags": ["Health"],
             "security": [],
             "responses": responses,
         }

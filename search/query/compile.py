@@ -16,7 +16,7 @@ from functools import lru_cache
 from search.query.fields import CLICKHOUSE_TYPES, FIELDS, STORED_ORDER, Field, Kind
 from search.query.request import Condition, MetadataCondition, RecordQuery
 
-Parameter = str | int | float | list[str]
+Parameter = str | int | float | list[str] | list[str | float]
 
 _COMPARISONS = {"eq": "=", "in": "IN", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # The column that stands for the expression under the text index of `records`.

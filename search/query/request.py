@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from search.query import values
 from search.query.fields import (
@@ -35,6 +36,8 @@ METADATA_PATH_CHARACTERS_MAX = 200
 PERSON_ID_CHARACTERS_MAX = 256
 
 QUERY_KEYS = ("filters", "fields", "limit", "offset", "sort", "include_total")
+Value = TypeVar("Value", str, str | float)
+
 PLANNED_KEYS = {
     "cursor": "is not available yet; page with offset and limit",
     "max_credits": "is not available yet; leave it out: a request costs at most 1 + limit // 100 credits",
@@ -43,11 +46,11 @@ PLANNED_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`field operator value`; `value` is the text to bind, or a tuple of them for "in"."""
+    """`field operator value`; `value` is what is bound, or a tuple of such values for "in"."""
 
     field: Field
     operator: str
-    value: str | tuple[str, ...]
+    value: str | float | tuple[str | float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +303,11 @@ def _condition(field: Field, operator: str, value: Any, path: str, problems: Pro
     return Condition(field, "in", bound) if bound else None
 
 
-def _list(value: Any, path: str, problems: Problems, read: Any) -> tuple[str, ...]:
+def _list(value: Any, path: str, problems: Problems, read: Callable[[Any], Value]) -> tuple[Value, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= LIST_VALUES_MAX:
         problems.add(path, f"must be a list of 1 to {LIST_VALUES_MAX:,} values")
         return ()
-    found: dict[str, None] = {}
+    found: dict[Value, None] = {}
     for index, item in enumerate(value):
         try:
             found[read(item)] = None

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -21,8 +22,8 @@ class Refused(ValueError):
     """The value does not fit; the text says what would."""
 
 
-def bound_value(field: Field, value: Any) -> str:
-    """`value` as the text bound for `field`; raises Refused."""
+def bound_value(field: Field, value: Any) -> str | float:
+    """`value` as it is bound for `field`: a float for numbers, else text; raises Refused."""
     return _READERS[field.kind](field, value)
 
 
@@ -112,8 +113,14 @@ def _datetime(field: Field, value: Any) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
-def _number(field: Field, value: Any) -> str:
-    return repr(number_of(value))
+def _number(field: Field, value: Any) -> float:
+    return number_of(value)
 
 
-_READERS = {Kind.TEXT: _text, Kind.UUID: _uuid, Kind.DATE: _date, Kind.DATETIME: _datetime, Kind.NUMBER: _number}
+_READERS: dict[Kind, Callable[[Field, Any], str | float]] = {
+    Kind.TEXT: _text,
+    Kind.UUID: _uuid,
+    Kind.DATE: _date,
+    Kind.DATETIME: _datetime,
+    Kind.NUMBER: _number,
+}

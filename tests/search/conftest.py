@@ -1,13 +1,23 @@
 """Records that a test may search: each test marks its own by a word that no other test uses."""
 
+import contextlib
+import socket
+import threading
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import pytest
+from django.db import OperationalError
+from django.db.backends.postgresql.base import DatabaseWrapper
 from django.test import Client
+from pytest_django import Settings
 
-from config.clickhouse.client import writer
+from config.clickhouse.client import forget_clients, writer
+from config.redis import money
 from tests.factories import Customer, make_customer
 
 _DEFAULTS: dict[str, Any] = {
@@ -85,3 +95,108 @@ def alice(stores: None) -> Customer:
 def api(stores: None) -> Client:
     """Django's test client; a defect in a view is raised, not answered."""
     return Client()
+
+
+NOBODY_LISTENS = "127.0.0.1:1"
+
+
+@pytest.fixture
+def redis_away(stores: None, settings: Settings) -> Iterator[None]:
+    """REDIS_URL leads to a port where nobody listens."""
+    settings.REDIS_URL = f"redis://{NOBODY_LISTENS}/0"
+    money.cache_clear()
+    yield
+    money.cache_clear()
+
+
+@pytest.fixture
+def clickhouse_away(stores: None, settings: Settings) -> Iterator[None]:
+    """CLICKHOUSE_URL leads to a port where nobody listens."""
+    forget_clients()
+    settings.CLICKHOUSE_URL = f"http://default:@{NOBODY_LISTENS}/meterhouse"
+    yield
+    forget_clients()
+
+
+@pytest.fixture
+def postgres_away(stores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new connection to PostgreSQL can be made."""
+
+    def refuse(*args: object) -> NoReturn:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(DatabaseWrapper, "get_new_connection", refuse)
+
+
+@dataclass
+class Cutter:
+    """Stands between the product and ClickHouse; once `cut_after` is set, an answer ends after so many bytes."""
+
+    target: tuple[str, int]
+    cut_after: int | None = None
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
+
+    @property
+    def port(self) -> int:
+        return int(self._server.getsockname()[1])
+
+    def serve(self) -> None:
+        """Serve connections until `close`, each in a thread of its own."""
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._pass, args=(client,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _pass(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self.target) as store:
+            asking = threading.Thread(target=self._copy, args=(client, store, None))
+            asking.start()
+            self._copy(store, client, self)
+            asking.join()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket, cutter: "Cutter | None") -> None:
+        passed = 0
+        try:
+            while data := source.recv(1_024):
+                passed += len(data)
+                if cutter and cutter.cut_after is not None and passed > cutter.cut_after:
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass  # one end is gone: the other learns it below
+        end_both(source, sink)
+
+    def close(self) -> None:
+        """Stop listening; connections end with their clients."""
+        end_both(self._server)
+        self._server.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+def end_both(*ends: socket.socket) -> None:
+    """Tells whoever still reads from these connections that they are over."""
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cutter(stores: None, settings: Settings) -> Iterator[Cutter]:
+    """ClickHouse reached through a `Cutter`, for the product's own clients."""
+    parts = urlsplit(settings.CLICKHOUSE_URL)
+    proxy = Cutter((parts.hostname or "127.0.0.1", parts.port or 8123))
+    thread = threading.Thread(target=proxy.serve, daemon=True)
+    thread.start()
+    forget_clients()
+    settings.CLICKHOUSE_URL = f"http://default:@127.0.0.1:{proxy.port}{parts.path}"
+    yield proxy
+    forget_clients()
+    proxy.close()
+    thread.join(5)

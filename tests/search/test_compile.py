@@ -60,12 +60,12 @@ STORED = "ORDER BY country, status, created_date, id "
             "WHERE data_quality_score > {p0:Float32} AND data_quality_score <= {p1:Float32} "
             + STORED
             + "LIMIT {p2:UInt64}",
-            {"p0": "0.0", "p1": "0.9", "p2": 100},
+            {"p0": 0.0, "p1": 0.9, "p2": 100},
         ),
         (
             {"filters": {"data_quality_score": [0.5, 1]}},
             "WHERE data_quality_score IN {p0:Array(Float32)} " + STORED + "LIMIT {p1:UInt64}",
-            {"p0": ["0.5", "1.0"], "p1": 100},
+            {"p0": [0.5, 1.0], "p1": 100},
         ),
         (
             {"filters": {"ingested_at": {"eq": "2024-01-01T01:00:00.5+01:00"}}},
