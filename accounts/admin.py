@@ -1,107 +1,31 @@
-"""Users, customers and API keys in the operator admin. Each action is one call of a service."""
+"""Customers and API keys in the operator admin. Each action is one call of a service."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.decorators import action
 from unfold.enums import ActionVariant
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+import accounts.admin_users  # noqa: F401 - registers users and roles
 from accounts import services
 from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm, KeyLimitForm, RevokeKeyForm
 from accounts.admin_inlines import KeyInline, MembershipInline, rate_limit
-from accounts.admin_pages import operation_page, result_page
-from accounts.models import Account, ApiKey, User
-from config.display import code, figure, labelled, link, moment, quiet
+from accounts.admin_pages import operation, operation_page, result_page
+from accounts.models import Account, ApiKey
+from config.display import code, figure, labelled, link, moment, two_lines
 from config.errors import DomainError
 from config.read_only import ReadOnlyAdmin
 from credits.admin import GrantInline
 from credits.admin_balances import available_figure, balance_tiles, live_balances, top_up_page
 
 STATE_LABELS = {"active": "success", "suspended": "warning", "revoked": "danger"}
-
-
-class OperatorUserCreationForm(UserCreationForm):  # type: ignore[misc]
-    """A user by e-mail address; addresses differ in more than their case."""
-
-    class Meta:
-        model = User
-        fields = ("email",)
-
-    def clean_email(self) -> str:
-        return str(self.cleaned_data["email"]).strip().lower()
-
-
-@admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc]
-    """People: operators and members of accounts. Never deleted, for the ledger names them."""
-
-    form = UserChangeForm
-    add_form = OperatorUserCreationForm
-    change_password_form = AdminPasswordChangeForm
-    ordering = ("email",)
-    list_display = ("email", "name", "operator", "active", "last_login_at")
-    list_filter = ("is_staff", "is_active")
-    search_fields = ("email", "name")
-    show_full_result_count = False
-    readonly_fields = ("last_login_at", "joined_at")
-    fieldsets = (
-        (None, {"fields": ("email", "name", "password", "is_active")}),
-        ("Operator", {"fields": ("is_staff", "is_superuser", "groups", "user_permissions")}),
-        ("Dates", {"fields": ("last_login_at", "joined_at")}),
-    )
-    add_fieldsets = ((None, {"fields": ("email", "usable_password", "password1", "password2")}),)
-
-    @labelled("Operator", {"operator": "info"})
-    def operator(self, user: User) -> str | None:
-        return "operator" if user.is_staff else None
-
-    @labelled("State", {"active": "success", "disabled": "warning"})
-    def active(self, user: User) -> str:
-        return "active" if user.is_active else "disabled"
-
-    @admin.display(description="Last login", ordering="last_login")
-    def last_login_at(self, user: User) -> SafeString:
-        return moment(user.last_login) if user.last_login else quiet("never")
-
-    @admin.display(description="Joined")
-    def joined_at(self, user: User) -> SafeString:
-        return moment(user.date_joined)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Sequence[str]:
-        fields = tuple(super().get_readonly_fields(request, obj))
-        if not request.user.is_superuser:
-            # Whoever may edit users may not make anyone, themselves included, more powerful.
-            fields += ("is_staff", "is_superuser", "groups", "user_permissions")
-        return fields
-
-    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        if obj is not None and obj.is_superuser and not request.user.is_superuser:
-            return False
-        return bool(super().has_change_permission(request, obj))
-
-    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return False
-
-
-admin.site.unregister(Group)
-
-
-@admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
-    """Roles: named sets of permissions."""
 
 
 class AccountChangeList(ChangeList):
@@ -119,8 +43,8 @@ class AccountChangeList(ChangeList):
 class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     """Customers: balances, grants, keys, members; top up, issue a key, suspend."""
 
-    list_display = ("number", "name", "email", "state_label", "ledger_balance", "live_available", "since")
-    list_display_links = ("number", "name")
+    list_display = ("short_number", "customer", "state_label", "ledger_balance", "live_available", "since")
+    list_display_links = ("short_number", "customer")
     list_filter = ("state",)
     search_fields = ("=number", "name", "email")
     search_help_text = "Customer number, name or e-mail"
@@ -139,6 +63,14 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return AccountChangeList
+
+    @admin.display(description="Number", ordering="number")
+    def short_number(self, account: Account) -> int:
+        return account.number
+
+    @admin.display(description="Customer", ordering="name")
+    def customer(self, account: Account) -> SafeString:
+        return two_lines(account.name, account.email)
 
     @labelled("State", STATE_LABELS, ordering="state")
     def state_label(self, account: Account) -> str:
@@ -169,9 +101,16 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
         return request.user.has_perm("accounts.change_account")
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        suspended = Account.objects.filter(pk=object_id, state=Account.State.SUSPENDED).exists()
+        account = self.get_object(request, object_id)
+        suspended = account is not None and account.state == Account.State.SUSPENDED
         hidden = "accounts_account_suspend" if suspended else "accounts_account_reactivate"
         return [entry for entry in super().get_actions_detail(request, object_id) if entry.action_name != hidden]
+
+    def _found(self, request: HttpRequest, object_id: str) -> Account:
+        account: Account | None = self.get_object(request, object_id)
+        if account is None:
+            raise Http404
+        return account
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         # The other columns belong to the credit protocol: writing what the form was opened with would undo charges.
@@ -205,20 +144,22 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         account = self.get_object(request, object_id)
-        tiles = balance_tiles(account) if account is not None else []
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "tiles": tiles})
+        shown = {
+            "tiles": balance_tiles(account) if account is not None else [],
+            "show_save_and_add_another": False,
+        }
+        response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
+        return response
 
-    @action(
-        description="Top up", icon="add_card", variant=ActionVariant.PRIMARY, permissions=["top_up"], url_path="top-up"
-    )
+    @operation("Top up", icon="add_card", permission="top_up", url_path="top-up", variant=ActionVariant.PRIMARY)
     def top_up(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Gives credits: `credits.services.top_up`, once however often the form is sent."""
-        return top_up_page(self, request, get_object_or_404(Account, pk=object_id))
+        return top_up_page(self, request, self._found(request, object_id))
 
-    @action(description="Issue key", icon="key", permissions=["issue"], url_path="issue-key")
+    @operation("Issue key", icon="key", permission="issue", url_path="issue-key")
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """A new API key: `issue_key`; the answer is the only place where the whole key ever stands."""
-        account = get_object_or_404(Account, pk=object_id)
+        account = self._found(request, object_id)
         form = IssueKeyForm(request.POST if request.method == "POST" else None)
         if form.is_valid():
             try:
@@ -231,7 +172,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             except DomainError as error:
                 form.refuse(error)
             else:
-                self.log_change(request, account, f"Issued the key {issued.key.masked}.")
+                self.log_change(request, account, f"Issued the key {issued.key.pk}.")
                 return result_page(
                     self,
                     request,
@@ -254,7 +195,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             cancel_url=account_url(account),
         )
 
-    @action(description="Suspend", icon="block", variant=ActionVariant.WARNING, permissions=["suspend"])
+    @operation("Suspend", icon="block", permission="suspend", url_path="suspend")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Its keys answer ACCOUNT_SUSPENDED: `set_account_state`."""
         return self._set_state(
@@ -265,7 +206,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             note="Every key of this account will answer 403 ACCOUNT_SUSPENDED within a second. Credits stay.",
         )
 
-    @action(description="Reactivate", icon="play_arrow", permissions=["suspend"])
+    @operation("Reactivate", icon="play_arrow", permission="suspend", url_path="reactivate")
     def reactivate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Its keys work again: `set_account_state`."""
         return self._set_state(
@@ -279,7 +220,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     def _set_state(
         self, request: HttpRequest, object_id: str, state: Account.State, *, title: str, note: str
     ) -> HttpResponse:
-        account = get_object_or_404(Account, pk=object_id)
+        account = self._found(request, object_id)
         if request.method == "POST":
             before = account.state
             account = services.set_account_state(account=account, state=state)
@@ -353,6 +294,12 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     def revoked(self, key: ApiKey) -> SafeString:
         return moment(key.revoked_at)
 
+    def _found(self, request: HttpRequest, object_id: str) -> ApiKey:
+        key: ApiKey | None = self.get_object(request, object_id)
+        if key is None:
+            raise Http404
+        return key
+
     def has_control_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return request.user.has_perm("accounts.change_apikey")
 
@@ -361,10 +308,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         active = ApiKey.objects.filter(pk=object_id, state=ApiKey.State.ACTIVE).exists()
         return [entry for entry in actions if active or entry.action_name != "accounts_apikey_set_limit"]
 
-    @action(description="Change limit", icon="speed", permissions=["control"], url_path="limit")
+    @operation("Change limit", icon="speed", permission="control", url_path="limit")
     def set_limit(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Requests per minute: `set_key_limit`."""
-        key = get_object_or_404(ApiKey.objects.select_related("account"), pk=object_id)
+        key = self._found(request, object_id)
         form = KeyLimitForm(request.POST if request.method == "POST" else None, initial={"rpm": key.rpm})
         if form.is_valid():
             try:
@@ -386,10 +333,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             cancel_url=reverse("admin:accounts_apikey_change", args=[key.pk]),
         )
 
-    @action(description="Revoke", icon="key_off", variant=ActionVariant.DANGER, permissions=["control"])
+    @operation("Revoke", icon="key_off", permission="control", url_path="revoke", variant=ActionVariant.DANGER)
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ends the key for good: `revoke_key`. Revoking it again tells Redis again."""
-        key = get_object_or_404(ApiKey.objects.select_related("account"), pk=object_id)
+        key = self._found(request, object_id)
         form = RevokeKeyForm(request.POST if request.method == "POST" else None, public_id=key.pk)
         if form.is_valid():
             revocation = services.revoke_key(public_id=key.pk, now=timezone.now(), actor=request.user.get_username())

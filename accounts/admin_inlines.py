@@ -25,6 +25,7 @@ class KeyInline(ReadOnlyInline):
 
     model = ApiKey
     verbose_name_plural = "API keys"
+    template_after = "admin/accounts/account/no_keys.html"
     fields = ("key", "label", "state_label", "limit", "created", "created_by")
     readonly_fields = fields
 
@@ -62,6 +63,7 @@ class MembershipInline(TabularInline):  # type: ignore[misc]
 
     model = Membership
     formset = MembershipFormSet
+    verbose_name = "member"
     verbose_name_plural = "Members"
     fields = ("user", "role")
     autocomplete_fields = ("user",)

@@ -1,13 +1,15 @@
 """The page on which an operator does one thing to a customer or a key: a form, one service call, an answer."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from django import forms
 from django.contrib.admin import ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from unfold.decorators import action
+from unfold.enums import ActionVariant
 from unfold.widgets import (
     UnfoldAdminEmailInputWidget,
     UnfoldAdminIntegerFieldWidget,
@@ -16,6 +18,23 @@ from unfold.widgets import (
 
 from config.display import Tile
 from config.errors import DomainError
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def operation(
+    description: str,
+    *,
+    icon: str,
+    permission: str,
+    url_path: str,
+    variant: ActionVariant = ActionVariant.DEFAULT,
+) -> Callable[[View], View]:
+    """Makes a method of an admin the page behind a button; `has_<permission>_permission` decides who sees and may use it."""
+    decorate: Callable[[View], View] = action(
+        description=description, icon=icon, variant=variant, permissions=[permission], url_path=url_path
+    )
+    return decorate
 
 
 class OperationForm(forms.Form):
@@ -59,7 +78,7 @@ def operation_page(
     danger: bool = False,
     cancel_url: str = "",
 ) -> TemplateResponse:
-    """The form as a page; 200 the first time, 422 when it came back refused."""
+    """The form as a page, with what was typed and what was refused when it comes back."""
     return TemplateResponse(
         request,
         "admin/operation.html",
@@ -68,13 +87,12 @@ def operation_page(
             "title": title,
             "subtitle": subtitle,
             "form": form,
-            "submit": submit,
+            "submit_text": submit,
             "tiles": tiles,
             "notes": notes,
             "danger": danger,
             "cancel_url": cancel_url,
         },
-        status=422 if form.is_bound else 200,
     )
 
 

@@ -100,9 +100,7 @@ def _credits_of_the_last_day(which: Q) -> int:
 
 def _journal() -> Tile:
     """Journal."""
-    return Tile(
-        "Journal", short_figure(counters.journal_length()), "events in Redis, the last of each partition included"
-    )
+    return Tile("Journal", short_figure(counters.journal_length()), "events kept in Redis")
 
 
 _TILES: tuple[tuple[str, Callable[[], Tile]], ...] = (

@@ -15,6 +15,7 @@ from django.utils.timesince import timesince
 from unfold.decorators import display
 
 NOTHING = "–"
+ID_CHARACTERS_MAX = 40  # up to here a code is an id, and an id is not broken over lines
 _UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"))
 
 Shown = TypeVar("Shown", bound=Callable[..., Any])
@@ -70,9 +71,17 @@ def quiet(text: str) -> SafeString:
     return format_html('<span class="mh-quiet">{}</span>', text)
 
 
+def two_lines(text: str, below: str) -> SafeString:
+    """A name with what belongs to it in small print below."""
+    return format_html('<span class="mh-two-lines">{}<span class="mh-quiet">{}</span></span>', text, below)
+
+
 def code(text: str) -> SafeString:
     """An id or a masked key, in monospace."""
-    return format_html('<code class="mh-code">{}</code>', text) if text else quiet(NOTHING)
+    if not text:
+        return quiet(NOTHING)
+    whole = " mh-whole" if len(text) <= ID_CHARACTERS_MAX else ""
+    return format_html('<code class="mh-code{}">{}</code>', whole, text)
 
 
 def link(url: str, text: str | SafeString) -> SafeString:

@@ -219,6 +219,9 @@ UNFOLD: dict[str, Any] = {
     "SHOW_BACK_BUTTON": True,
     "BORDER_RADIUS": "6px",
     "DASHBOARD_CALLBACK": "config.admin.home",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("meterhouse/icon.svg")},
+    ],
     "STYLES": [lambda request: static("meterhouse/console.css")],
     # One accent, neutral greys.
     "COLORS": {

@@ -47,5 +47,4 @@ class TopUpForm(OperationForm):
             "amount",
             "A top-up of another amount was booked from this form already. Submit again to book this one as well.",
         )
-        self.data = self.data.copy()
-        self.data["form_id"] = new_external_id(FORM_PREFIX)
+        self.data = {**self.data.dict(), "form_id": new_external_id(FORM_PREFIX)}  # type: ignore[attr-defined]

@@ -51,28 +51,12 @@ class IngestionJobAdmin(ReadOnlyAdmin):
     list_filter = ("state", "format")
     search_fields = ("source_file", "=id", "=sha256")
     search_help_text = "File name, job id or SHA-256"
-    fields = (
-        "source_file",
-        "source_path",
-        "source",
-        "size",
-        "sha256",
-        "format",
-        "state_label",
-        "error_text",
-        "read",
-        "loaded",
-        "duplicates",
-        "rejected",
-        "rate",
-        "chunks_done",
-        "started",
-        "finished",
-        "mapping",
-        "detected",
-        "stage_seconds",
+    fieldsets = (
+        ("File", {"fields": ("source_file", "source_path", "source", "size", "sha256", "format")}),
+        ("Run", {"fields": ("state_label", "error_text", "rate", "chunks_done", "started", "finished")}),
+        ("How it was read", {"fields": ("mapping", "detected", "stage_seconds"), "classes": ("collapse",)}),
     )
-    readonly_fields = fields
+    readonly_fields = ("size", "state_label", "error_text", "rate", "started", "finished")
     inlines = (DeadLetterInline,)
     change_form_before_template = "admin/ingestion/job.html"
     ordering = ("-created_at",)
@@ -138,7 +122,7 @@ def row_tiles(job: IngestionJob) -> list[Tile]:
     ]
 
 
-def reject_reasons(job: IngestionJob) -> list[dict[str, Any]]:
+def reject_reasons(job: IngestionJob) -> list[Any]:
     """The commonest reasons of its rejected rows: `reason`, `rows`."""
     groups = job.dead_letters.values("reason").annotate(rows=Count("pk")).order_by("-rows", "reason")
     return list(groups[:REASONS_SHOWN_MAX])
