@@ -67,7 +67,9 @@ def _pick(rng: np.random.Generator, choices: tuple[str, ...] | list[str], rows: 
 
 def _records(rng: np.random.Generator, rows: int) -> pl.DataFrame:
     weights = np.array([country[1] for country in words.COUNTRIES], dtype=np.float64)
-    where = np.searchsorted(np.cumsum(weights / weights.sum()), rng.random(rows), side="right").clip(0, len(weights) - 1)
+    where = np.searchsorted(np.cumsum(weights / weights.sum()), rng.random(rows), side="right").clip(
+        0, len(weights) - 1
+    )
     first, last = _pick(rng, words.FIRST_NAMES, rows, skew=1.5), _pick(rng, words.LAST_NAMES, rows, skew=1.5)
     company = _pick(rng, words.COMPANIES[::-1], rows, skew=1.3)
     number = pl.Series(rng.integers(1, 10_000, rows)).cast(pl.String)
@@ -120,7 +122,9 @@ def _phones(rng: np.random.Generator, where: npt.NDArray[np.int64]) -> pl.Series
 
 def _addresses(rng: np.random.Generator, rows: int) -> pl.Series:
     number = pl.Series(rng.integers(1, 3000, rows)).cast(pl.String)
-    street = number + " " + _pick(rng, words.STREETS, rows, skew=1.5) + " " + _pick(rng, words.STREET_KINDS, rows, skew=1.5)
+    street = (
+        number + " " + _pick(rng, words.STREETS, rows, skew=1.5) + " " + _pick(rng, words.STREET_KINDS, rows, skew=1.5)
+    )
     flat = ", Apt " + pl.Series(rng.integers(1, 400, rows)).cast(pl.String)
     return (street + flat).zip_with(pl.Series(rng.random(rows) < 0.15), street)
 

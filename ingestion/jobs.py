@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
-from ingestion.formats.batches import Reject
+from ingestion.formats.batches import EmptyFile, Reject
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.loader import Loaded, Loader
@@ -47,16 +47,21 @@ def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
 
 
 def _samples(path: Path, detected: DetectedFormat) -> dict[str, list[str]]:
-    """The first values of each text column, from the file's first batch that has rows."""
+    """The first values of each text column, from the file's first batch that has rows. Raises `EmptyFile`."""
+    columns = detected.dialect.columns if detected.dialect else ()
+    seen = False
     for batch in detected.reader(path):
+        seen = True
         rows = batch.rows.slice(0, SAMPLE_ROWS)
         if rows.num_rows:
             return {
-                column.name: rows.column(place).to_pylist()
+                column.name: [value or "" for value in rows.column(place).to_pylist()]
                 for place, column in enumerate(rows.schema)
                 if not (column.metadata and b"json" in column.metadata)
             }
-    return {}
+    if not seen:
+        raise EmptyFile(f"{path} holds no record: there is nothing to load.")
+    return {name: [] for name in columns}
 
 
 def run(

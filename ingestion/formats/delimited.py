@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 
 from ingestion.formats.batches import (
@@ -81,6 +82,7 @@ class DelimitedReader:
 
     def __iter__(self) -> Iterator[Batch]:
         buffer, number, seen, skip_header = b"", 0, 0, self._dialect.has_header
+        in_line = False  # inside a line that is longer than any row may be, and already rejected
         with Utf8Source(self._path, self._encoding) as source:
             final = False
             while not final:
@@ -92,9 +94,12 @@ class DelimitedReader:
                     if start is None:
                         continue
                     buffer, skip_header = buffer[start:], False
+                if in_line:
+                    buffer, in_line = _rest_after_line(buffer, final=final)
                 if not buffer:
                     continue
                 batch, used = self._take(buffer, number, final=final)
+                in_line = not final and used == len(buffer) and buffer[-1] not in b"\r\n"
                 buffer = buffer[used:]
                 batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
                 number += batch.rows_read
@@ -128,8 +133,17 @@ class DelimitedReader:
         """A clean block by Arrow's parser; None when the block must go through the patient one after all."""
         rejects: list[Reject] = []
         expected = len(self._schema)
+        swallowed = False
+        if not block.isascii():
+            try:
+                block.decode()
+            except UnicodeDecodeError:
+                return None
 
-        def ragged(row: Any) -> str:
+        def ragged(row: Any) -> Literal["skip", "error"]:
+            nonlocal swallowed
+            # A quote that was never closed may have met the next one, lines later: those lines must come back.
+            swallowed = swallowed or "\n" in row.text or "\r" in row.text
             message = f"expected {expected} columns, found {row.actual_columns}"
             rejects.append(Reject(number + row.number, "", "RAGGED_ROW", message, clip_bytes(row.text.encode())))
             return "skip"
@@ -150,9 +164,9 @@ class DelimitedReader:
                     column_types=self._schema, strings_can_be_null=False, quoted_strings_can_be_null=False
                 ),
             )
-        except (pa.ArrowInvalid, UnicodeDecodeError):
+        except pa.ArrowInvalid:
             return None
-        if _longest_cell(table) > FIELD_BYTES_MAX:
+        if swallowed or _longest_cell(table) > FIELD_BYTES_MAX:
             return None
         taken = np.array([reject.row for reject in rejects], dtype=np.int64)
         numbers = np.arange(number + 1, number + 1 + table.num_rows + len(rejects), dtype=np.int64)
@@ -213,6 +227,12 @@ class DelimitedReader:
             return clip_bytes(buffer[start:end].rstrip(b"\r\n"))
 
         return Batch(rows, pa.array(numbers, pa.int64()), raw_text, rejects), max(position, 0)
+
+
+def _rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:
+    """What follows the line that the buffer begins in, and whether the buffer ends before that line does."""
+    end = line_after(buffer, 0)
+    return buffer[end:], end == len(buffer) and not final and buffer[-1:] not in (b"\n", b"\r")
 
 
 def _longest_cell(table: pa.Table) -> int:

@@ -79,12 +79,25 @@ def detect_encoding(path: Path, not_utf8_at: int | None) -> str:
             return "utf-8"
         file.seek(max(0, not_utf8_at - SAMPLE_BYTES // 2))
         sample = file.read(SAMPLE_BYTES)
-    wrong = sum(byte >= 0x80 for byte in sample)
-    if wrong and len(sample.decode("utf-8", "ignore")) > len(sample) - 2 * wrong // 10 and b"\xc3" in sample:
-        # Nearly all of the non-ASCII text is good UTF-8: the rest is damage, told row by row, not another encoding.
+    return _guess(sample)
+
+
+# Close enough to cp1252 that only long texts can tell them apart; it is by far the most common of them.
+_LIKE_CP1252 = frozenset({"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "iso8859_15", "iso8859_2", "iso8859_9"})
+_TELLING_BYTES = 200
+
+
+def _guess(sample: bytes) -> str:
+    """The encoding of text that is not all UTF-8. Mostly good UTF-8 stays UTF-8: its bad rows are told one by one."""
+    high = sum(byte >= 0x80 for byte in sample)
+    lost = sample.decode("utf-8", "replace").count("\N{REPLACEMENT CHARACTER}")
+    if lost * 10 < high:
         return "utf-8"
-    best = from_bytes(sample, cp_isolation=["cp1252", "cp1250", "cp1251", "latin_1", "shift_jis", "gb18030"]).best()
-    return best.encoding.replace("latin_1", "cp1252") if best is not None else "cp1252"
+    best = from_bytes(sample).best()
+    name = best.encoding if best is not None else "cp1252"
+    if name in _LIKE_CP1252 and (high < _TELLING_BYTES or name in ("latin_1", "cp1258")):
+        return "cp1252"
+    return name
 
 
 def _utf16_without_bom(head: bytes) -> str | None:

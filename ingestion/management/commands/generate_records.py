@@ -29,7 +29,11 @@ class Command(BaseCommand):
         begun = time.monotonic()
         try:
             size = generator.write(
-                options["out"], rows=options["rows"], file_format=options["format"], seed=options["seed"], dirt=options["dirt"]
+                options["out"],
+                rows=options["rows"],
+                file_format=options["format"],
+                seed=options["seed"],
+                dirt=options["dirt"],
             )
         except OSError as exc:
             raise CommandError(f"{options['out']} cannot be written: {exc.strerror or exc}.") from exc
