@@ -91,15 +91,21 @@ def _demo(root: Path) -> int:
             _show_query(product, stack)
             if once:
                 return 0
-            _invite(stack, product)
             try:
-                while True:
-                    time.sleep(_WATCH_EVERY_S)
-                    if product.start(dies_with_parent=True):
-                        _say("A process had ended; it runs again.")
+                _invite(stack, product)
+                _watch(stack, product)
             except KeyboardInterrupt:
                 _say("\nStopping.")
                 return 0
+
+
+def _watch(stack: Stack, product: Product) -> NoReturn:
+    """Start again whatever ends."""
+    while True:
+        time.sleep(_WATCH_EVERY_S)
+        engines = stack.revive()
+        if product.start(dies_with_parent=True) or engines:
+            _say(f"A process had ended ({', '.join(engines) or 'web or drain'}); it runs again.")
 
 
 def _up(root: Path) -> int:

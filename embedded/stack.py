@@ -102,6 +102,15 @@ class Stack:
                 engine.stop()
             raise
 
+    def revive(self) -> list[str]:
+        """Start engines whose process has ended, to live as long as this one; returns their names."""
+        ended = [engine for engine in self.engines if not engine.is_running()]
+        for engine in ended:
+            engine.start(dies_with_parent=True)
+        if ended:
+            self.remember({})
+        return [engine.name for engine in ended]
+
     def remember(self, values: dict[str, str]) -> dict[str, str]:
         """Put values into `.local/env` beside the engines' URLs and the secrets; returns all of them."""
         known = environment.read(self.env_file)
