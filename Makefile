@@ -37,7 +37,7 @@ status: $(VENV)/run.stamp
 	@$(RUN) -m embedded.demo status
 
 test: $(VENV)/dev.stamp
-	$(PYTEST) -m "not browser and not long" $(ARGS)
+	$(PYTEST) -m "not browser and not machine and not long" $(ARGS)
 
 test-all: $(VENV)/e2e.stamp
 	$(PYTEST) -m "not long" $(ARGS)

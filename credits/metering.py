@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 LOADS_MAX = 3
 SETTLE_TRIES = 3
 QUERY_TEXT_MAX = 2048
+UNLIMITED = 10**9  # what the headers show of a key without a limit: a number, so that every client can parse it
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +183,14 @@ def release(hold: Hold, *, usage: Usage) -> Settlement:
 
 def rate_headers(rate: RateWindow) -> dict[str, str]:
     """`X-RateLimit-*` (reset as a UNIX time) and the IETF pair of draft-ietf-httpapi-ratelimit-headers-10."""
-    if rate.limit is None:
-        return {}
+    limit = UNLIMITED if rate.limit is None else rate.limit
+    remaining = UNLIMITED if rate.remaining is None else rate.remaining
     return {
-        "X-RateLimit-Limit": str(rate.limit),
-        "X-RateLimit-Remaining": str(rate.remaining),
+        "X-RateLimit-Limit": str(limit),
+        "X-RateLimit-Remaining": str(remaining),
         "X-RateLimit-Reset": str(int(time.time()) + rate.reset_s),
-        "RateLimit-Policy": f'"minute";q={rate.limit};w=60',
-        "RateLimit": f'"minute";r={rate.remaining};t={rate.reset_s}',
+        "RateLimit-Policy": f'"minute";q={limit};w=60',
+        "RateLimit": f'"minute";r={remaining};t={rate.reset_s}',
     }
 
 

@@ -1,0 +1,338 @@
+"""Random interleavings of the whole protocol on the real stores; the invariants hold after every step.
+
+One account an example. Crashes are steps that stop half-way (an increase booked but not applied, a load written but not
+switched on, events booked but the cursor not moved). Data loss is real: FLUSHALL, a promotion (a new replication id), an
+older snapshot put back under a new replication id. The model remembers only what a client was told.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from accounts.models import Account
+from config.redis import PARTITIONS, money
+from credits import counters, drain, ledger, loading, metering, services, usage, verify
+from tests.factories import Customer, make_customer, make_usage
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+
+@dataclasses.dataclass(slots=True)
+class Told:
+    """What a client knows of one operation: the greatest total it was told, and whether Redis has lost data since."""
+
+    total: int = 0
+    lost: bool = False
+
+
+@contextmanager
+def _promoted() -> Iterator[None]:
+    """What happens inside, happens to a server that comes back under another replication id."""
+    money().replicaof("127.0.0.1", "1")  # type: ignore[no-untyped-call, unused-ignore]
+    money().replicaof("NO", "ONE")  # type: ignore[no-untyped-call, unused-ignore]
+    yield
+
+
+class Protocol(RuleBasedStateMachine):
+    """Holds, settles, releases, top-ups, drains, sweeps, loads, crashes and losses of one account."""
+
+    holds = Bundle("holds")
+    finished = Bundle("finished")
+
+    @initialize(credits=st.integers(1, 60))
+    def begin(self, credits: int) -> None:
+        self.customer: Customer = make_customer(credits=credits)
+        self.number = self.customer.number
+        self.partition = self.number % PARTITIONS
+        self.told: dict[str, Told] = {}
+        self.snapshot: dict[bytes, bytes] = {}
+
+    # --- what clients do ---------------------------------------------------------------------------------------------
+
+    @rule(target=holds, amount=st.integers(1, 30))
+    def admit(self, amount: int) -> Any:
+        try:
+            hold = metering.admit(api_key=self.customer.api_key, endpoint="query", amount=amount)
+        except metering.InsufficientCredits:
+            return multiple()
+        self.told[hold.operation] = Told()
+        return hold
+
+    @rule(hold=holds, share=st.floats(0, 1))
+    def settle_a_part(self, hold: metering.Hold, share: float) -> None:
+        self._settle(hold, int(hold.amount * share), final=False)
+
+    @rule(target=finished, hold=consumes(holds), share=st.floats(0, 1))
+    def settle(self, hold: metering.Hold, share: float) -> Any:
+        total = max(int(hold.amount * share), self.told[hold.operation].total)
+        self._settle(hold, total, final=True)
+        return hold, total
+
+    @rule(target=finished, hold=consumes(holds))
+    def release(self, hold: metering.Hold) -> Any:
+        metering.release(hold, usage=make_usage())
+        return hold, self.told[hold.operation].total
+
+    @rule(done=finished)
+    def repeat_the_last_settle(self, done: tuple[metering.Hold, int]) -> None:
+        hold, total = done
+        self._settle(hold, total, final=True)
+
+    @rule(done=finished, more=st.integers(1, 5))
+    def settle_more_after_the_end(self, done: tuple[metering.Hold, int], more: int) -> None:
+        hold, total = done
+        if total + more <= hold.amount:
+            self._settle(hold, total + more, final=True)
+
+    @rule(hold=holds)
+    def admit_the_same_attempt_again(self, hold: metering.Hold) -> None:
+        key = metering._presented(self.customer.api_key)
+        counters.admit(
+            key=key, amount=hold.amount, operation=hold.operation, attempt=hold.attempt, endpoint=hold.endpoint
+        )
+
+    @rule(hold=holds)
+    def forget_and_sweep(self, hold: metering.Hold) -> None:
+        """The client dies; its deadline passes."""
+        packed = money().hget(counters.account_key(self.number), f"h:{hold.operation}")
+        if packed:
+            fields = bytes(packed).split(b" ")  # type: ignore[arg-type]
+            fields[1] = b"1"
+            money().hset(counters.account_key(self.number), f"h:{hold.operation}", b" ".join(fields))
+            counters.sweep(self.number, hold.operation)
+
+    def _settle(self, hold: metering.Hold, total: int, *, final: bool) -> None:
+        try:
+            settlement = metering.settle(hold, total=total, usage=make_usage() if final else None, final=final)
+        except (metering.HoldExpired, metering.InsufficientCredits):
+            return
+        told = self.told[hold.operation]
+        told.total = max(told.total, settlement.charged)
+
+    # --- what operators and the drain do -----------------------------------------------------------------------------
+
+    @rule(amount=st.integers(1, 50))
+    def top_up(self, amount: int) -> None:
+        services.top_up(account=self.customer.account, amount=amount, now=timezone.now())
+
+    @rule(amount=st.integers(1, 50))
+    def top_up_and_crash_before_redis_learns(self, amount: int) -> None:
+        services._book_top_up(self.customer.account, amount, timezone.now(), "", "", None)
+
+    @rule()
+    def apply_outstanding(self) -> None:
+        loading.apply_commands(self.customer.account.pk)
+
+    @rule(limit=st.integers(1, 5))
+    def drain_some(self, limit: int) -> None:
+        ledger.drain_ledger([self.partition], limit=limit, now=timezone.now())
+
+    @rule()
+    def drain_and_crash_before_the_cursor_moves(self) -> None:
+        pages = counters.read_journal([self.partition], consumer=counters.LEDGER, limit=10)
+        ledger.book(self._charges(pages), now=timezone.now())
+
+    @rule(limit=st.integers(1, 5))
+    def drain_delivers_old_events_again(self, limit: int) -> None:
+        entries = money().xrange(counters.journal_key(self.partition), count=limit) or []
+        flat = [
+            (stream_id, [part for pair in fields.items() for part in pair]) for stream_id, fields in entries if fields
+        ]
+        page = counters.JournalPage(self.partition, b"", flat)  # type: ignore[arg-type]
+        ledger.book(self._charges([page]), now=timezone.now())
+
+    @rule()
+    def copy_usage_and_trim(self) -> None:
+        usage.drain_usage([self.partition])
+        counters.trim([self.partition])
+
+    def _charges(self, pages: list[counters.JournalPage]) -> list[Any]:
+        from credits import events
+
+        parsed = [events.parse(stream_id, fields) for page in pages for stream_id, fields in page.events]
+        return [event for event in parsed if event.seq is not None]
+
+    # --- loads and losses --------------------------------------------------------------------------------------------
+
+    @rule()
+    def load(self) -> None:
+        loading.load_account(self.number)
+
+    @rule()
+    def load_again_from_the_ledger(self) -> None:
+        """The repair of a difference, while nothing differs."""
+        self._lose()
+        loading.load_account(self.number, even_if_usable=True)
+
+    @rule()
+    def load_and_crash_after_the_raise(self) -> None:
+        if not counters.inspect(self.number).usable:
+            self._raise_epoch()
+
+    @rule()
+    def load_and_crash_before_the_switch(self) -> None:
+        if not counters.inspect(self.number).usable:
+            raised = self._raise_epoch()
+            if raised is not None:
+                epoch, balance, drained_seq, credit_seq = raised
+                counters.write_loaded(
+                    account_number=self.number,
+                    epoch=epoch,
+                    balance=balance,
+                    drained_seq=drained_seq,
+                    credit_seq=credit_seq,
+                )
+
+    def _raise_epoch(self) -> tuple[int, int, int, int] | None:
+        loading._drain_partition(self.partition, now=timezone.now())
+        return loading._raise_epoch(self.number, Account.objects.get(number=self.number).epoch)
+
+    @rule()
+    def flushall(self) -> None:
+        self._lose()
+        money().flushall()
+
+    @rule()
+    def script_flush(self) -> None:
+        money().script_flush()
+
+    @rule()
+    def promote_a_replica_that_has_everything(self) -> None:
+        self._lose()
+        with _promoted():
+            pass
+
+    @rule()
+    def take_a_snapshot(self) -> None:
+        keys = list(money().scan_iter(match=f"{{p{self.partition:02d}}}:*"))
+        self.snapshot = {key: value for key in keys if (value := money().dump(key)) is not None}  # type: ignore[misc]
+
+    @rule()
+    def restart_from_the_older_snapshot(self) -> None:
+        self._lose()
+        with _promoted():
+            money().flushall()
+            for key, value in self.snapshot.items():
+                money().restore(key, 0, value)
+
+    def _lose(self) -> None:
+        """Charges that were told and stand only in Redis may be gone from here on, in the customer's favour."""
+        for told in self.told.values():
+            told.lost = True
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def ledger_balance_grants_and_draws_agree(self) -> None:  # C1
+        if hasattr(self, "customer"):
+            assert verify._ledger_differences([self.number]) == []
+
+    @invariant()
+    def redis_holds_what_the_ledger_says_at_the_cut(self) -> None:  # C2, C3
+        if not hasattr(self, "customer"):
+            return
+        live = counters.inspect(self.number)
+        if not live.usable:
+            return
+        assert live.balance >= 0
+        assert live.held >= 0
+        assert live.available >= 0
+        account = Account.objects.get(number=self.number)
+        assert account.epoch == live.epoch
+        waiting = [
+            event
+            for event in self._charges(counters.read_journal([self.partition], consumer=counters.LEDGER, limit=100_000))
+            if event.account_number == self.number
+            and event.epoch == live.epoch
+            and event.seq is not None
+            and event.seq > account.drained_seq
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(verify._LIVE_SQL, [[self.number], [live.epoch], [live.seq], [live.applied]])
+            expected = cursor.fetchall()[0][3]
+        assert live.balance == expected - sum(event.debit for event in waiting)
+
+    @invariant()
+    def operations_are_charged_their_greatest_total_at_most(self) -> None:  # C4, C7
+        if not hasattr(self, "customer"):
+            return
+        for operation, charged in self._charged().items():
+            assert charged <= self.told[operation].total
+
+    @invariant()
+    def every_seq_stands_once(self) -> None:  # C6
+        if not hasattr(self, "customer"):
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT epoch, seq FROM credits_credittransaction WHERE account_id = %s AND seq IS NOT NULL"
+                " UNION ALL SELECT epoch, seq FROM credits_setaside WHERE account_id = %s AND seq IS NOT NULL",
+                [self.customer.account.pk] * 2,
+            )
+            recorded = cursor.fetchall()
+        assert len(recorded) == len(set(recorded))
+        account = Account.objects.get(number=self.number)
+        seqs = sorted(seq for epoch, seq in recorded if epoch == account.epoch and seq <= account.drained_seq)
+        assert all(later == earlier + 1 for earlier, later in itertools.pairwise(seqs))
+
+    def _charged(self) -> dict[str, int]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT operation, sum(amount)::bigint FROM credits_credittransaction"
+                " WHERE account_id = %s AND type = 'debit' GROUP BY 1",
+                [self.customer.account.pk],
+            )
+            return {str(operation): amount for operation, amount in cursor.fetchall()}
+
+    def teardown(self) -> None:
+        """At rest every operation that was told and not lost is charged exactly what was told."""
+        if not hasattr(self, "customer"):
+            return
+        loading.load_account(self.number)
+        drain.drain_once()
+        charged = self._charged()
+        for operation, told in self.told.items():
+            if not told.lost:
+                assert charged.get(operation, 0) == told.total
+        assert verify._ledger_differences([self.number]) == []
+        _, behind, differences = verify._live_differences([self.number])
+        assert (behind, differences) == ([], [])
+
+
+def _run(*, examples: int, steps: int) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    run_state_machine_as_test(
+        Protocol,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.timeout(170)
+def test_invariants_hold_in_short_random_runs() -> None:
+    _run(examples=30, steps=30)
+
+
+@pytest.mark.machine
+@pytest.mark.timeout(1500)
+def test_invariants_hold_in_500_random_runs() -> None:
+    _run(examples=500, steps=50)
+
+
+@pytest.mark.long
+def test_invariants_hold_in_long_random_runs() -> None:
+    _run(examples=3000, steps=100)
