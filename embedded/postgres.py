@@ -174,6 +174,8 @@ class Postgres:
 
     def _make_socket_folder(self) -> None:
         self._sockets.mkdir(mode=0o700, exist_ok=True)
+        for left_over in self._sockets.iterdir():  # a socket and its lock, by a server that was killed
+            left_over.unlink()
         identity = unprivileged(self._data)
         if identity is not None:
             identity.own(self._sockets)
