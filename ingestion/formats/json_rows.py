@@ -28,7 +28,7 @@ from ingestion.formats.encoding import Utf8Source
 
 BATCH_ROWS = 50_000
 _SPACE = re.compile(r"[\s,]*")
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)|[\[\]{}]', re.DOTALL)
 _NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{)")
 
 
@@ -338,6 +338,10 @@ def _balanced_end(text: str, start: int) -> int | None:
     depth = 0
     for match in _BRACKETS.finditer(text, start):
         mark = match[0]
+        if mark[0] == '"':
+            if match[1] != '"':
+                return None  # a string that the text ends in
+            continue
         depth += (mark in "{[") - (mark in "}]")
         if depth == 0:
             return match.end()
