@@ -1,12 +1,12 @@
-"""The API under `/api/v1/` that searches, and its short aliases. Each view reads, makes one call, answers."""
+"""The API under `/api/v1/` that searches, and its short aliases. Each view reads, makes one call, answers.
 
-from typing import Any
+No sessions and no CSRF. HEAD and OPTIONS are refused on purpose: they would be charged, or say nothing.
+"""
 
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
-from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -20,23 +20,7 @@ from search.query.fields import FIELDS
 from search.query.request import parse_person_id, parse_query, parse_search
 
 
-class JsonAlways(BaseContentNegotiation):
-    """Answers JSON whatever `Accept` says: refusing with 406 would help nobody."""
-
-    def select_parser(self, request: Request, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        return renderers[0], renderers[0].media_type
-
-
-class ApiView(APIView):
-    """An endpoint of the API: no sessions, no CSRF, JSON alone. HEAD and OPTIONS are refused as they would be charged."""
-
-    content_negotiation_class = JsonAlways
-
-
-class QueryView(ApiView):
+class QueryView(APIView):
     """`POST /api/v1/query`."""
 
     http_method_names = ["post"]
@@ -51,7 +35,7 @@ class QueryView(ApiView):
         return answer_query(call, query)
 
 
-class SearchView(ApiView):
+class SearchView(APIView):
     """`GET /api/v1/search`, alias `/search`."""
 
     http_method_names = ["get"]
@@ -66,7 +50,7 @@ class SearchView(ApiView):
         return answer_query(call, query)
 
 
-class PersonView(ApiView):
+class PersonView(APIView):
     """`GET /api/v1/person/{id}`, alias `/person/{id}`."""
 
     http_method_names = ["get"]
@@ -80,7 +64,7 @@ class PersonView(ApiView):
         return answer_person(call, wanted)
 
 
-class DownloadView(ApiView):
+class DownloadView(APIView):
     """`GET /api/v1/download`, alias `/download`."""
 
     http_method_names = ["get"]
@@ -95,7 +79,7 @@ class DownloadView(ApiView):
         return answer_download(call, query)
 
 
-class FieldsView(ApiView):
+class FieldsView(APIView):
     """`GET /api/v1/fields`."""
 
     http_method_names = ["get"]

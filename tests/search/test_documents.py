@@ -94,7 +94,7 @@ def test_docs_script_comes_from_an_address_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-ui.css"])
 def test_docs_assets_are_served_here(name: str) -> None:
-    response = Client().get(f"/static/drf_spectacular_sidecar/swagger-ui-dist/{name}")
+    response: Any = Client().get(f"/static/drf_spectacular_sidecar/swagger-ui-dist/{name}")
     assert response.status_code == 200
     assert b"".join(response.streaming_content)
     response.close()
@@ -103,3 +103,9 @@ def test_docs_assets_are_served_here(name: str) -> None:
 def test_the_short_docs_address_leads_to_the_docs() -> None:
     response = Client().get("/docs")
     assert (response.status_code, response["Location"]) == (302, "/api/docs")
+
+
+@pytest.mark.parametrize("address", ["/api/schema", "/api/docs", "/api/docs?script="])
+@pytest.mark.parametrize("accept", ["image/png", "nonsense", "text/html"])
+def test_documents_are_answered_whatever_is_accepted(address: str, accept: str) -> None:
+    assert Client().get(address, headers={"accept": accept}).status_code == 200

@@ -3,7 +3,6 @@ import uuid
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from accounts.services import revoke_key
@@ -21,7 +20,7 @@ def ask(api: Client, document: Any, key: str | None, **headers: str) -> Any:
     return api.post(URL, json.dumps(document, ensure_ascii=False), content_type="application/json", headers=given)
 
 
-def error(response: HttpResponse) -> tuple[int, str, dict[str, Any]]:
+def error(response: Any) -> tuple[int, str, dict[str, Any]]:
     body = json.loads(response.content)
     assert set(body) == {"status", "error"}
     assert body["status"] == "error"
