@@ -60,7 +60,7 @@ class ClickHouse:
 
     def is_running(self) -> bool:
         """Whether the server process is there."""
-        return processes.find(self.program) is not None
+        return processes.recorded(self.program) is not None
 
     def is_healthy(self) -> bool:
         """Whether the server answers."""

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from embedded import environment
 from embedded.errors import EmbeddedError
-from embedded.product import Product
+from embedded.product import Answer, Product
 from embedded.stack import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ STARTING_CREDITS = 1000
 SAMPLE_ROWS = 100_000
 QUERY = {"filters": {"country": "USA"}, "fields": ["user_id", "name", "email", "city"], "limit": 3}
 _WATCH_EVERY_S = 1.0
+_RECOVERY_S = 20.0
 _SHOWN_LINES = 40
 
 
@@ -168,7 +169,7 @@ def _bring_up(stack: Stack, product: Product, *, dies_with_parent: bool) -> bool
 def _make_customer(stack: Stack, product: Product) -> None:
     """A customer whose keys are in `.local/env`: made when the keys there are not known to the running product."""
     known = environment.read(stack.env_file)
-    answer = product.request("GET", "/api/v1/credits", key=known.get("DEMO_API_KEY", ""))
+    answer = _credits(product, known.get("DEMO_API_KEY", ""))
     if answer.status == 200:
         return
     if answer.status != 401:
@@ -241,8 +242,18 @@ def _show_query(product: Product, stack: Stack) -> None:
     _say(f"Balance after: {_balance(product, key):,} credits\n")
 
 
+def _credits(product: Product, key: str) -> Answer:
+    """What the API says about the key's credits; waits while it cannot, as just after a restart of an engine."""
+    deadline = time.monotonic() + _RECOVERY_S
+    while True:
+        answer = product.request("GET", "/api/v1/credits", key=key)
+        if answer.status != 503 or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.2)
+
+
 def _balance(product: Product, key: str) -> int:
-    answer = product.request("GET", "/api/v1/credits", key=key)
+    answer = _credits(product, key)
     if answer.status != 200:
         raise EmbeddedError(f"GET /api/v1/credits was answered with {answer.status}: {json.dumps(answer.body)}")
     return int(answer.body["data"]["balance"])

@@ -44,12 +44,20 @@ class Program:
     stop_timeout_s: float = 20.0
 
 
-def find(program: Program) -> psutil.Process | None:
-    """The running process of this program, by its pid file or, when that is lost, by its marker."""
+def recorded(program: Program) -> psutil.Process | None:
+    """The running process that the program's pid file names, if it is this program's."""
     with contextlib.suppress(OSError, ValueError, psutil.Error):
         process = psutil.Process(int(program.pid_file.read_text()))
         if _is(program, process):
             return process
+    return None
+
+
+def find(program: Program) -> psutil.Process | None:
+    """The running process of this program, by its pid file or else by its marker: perhaps an orphan of one killed."""
+    process = recorded(program)
+    if process is not None:
+        return process
     for process in psutil.process_iter():
         if _is(program, process):
             with contextlib.suppress(psutil.Error):

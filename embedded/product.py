@@ -118,8 +118,8 @@ class Product:
             self.port = ports.choose(self.port)
 
     def _is_outdated(self, program: Program) -> bool:
-        process = processes.find(program)
-        if process is None:
+        process = processes.recorded(program)
+        if process is None:  # or only workers are left of it
             return True
         try:
             seen = process.environ()
@@ -143,19 +143,19 @@ class Product:
 
     def status(self) -> dict[str, str]:
         """For each process: healthy or running, not answering, or stopped."""
-        web = processes.find(self.web)
+        web = processes.recorded(self.web)
         return {
             "web": "stopped"
             if web is None
             else f"healthy at {self.base_url}"
             if self.is_healthy()
             else "not answering",
-            "drain": "stopped" if processes.find(self.drain) is None else "running",
+            "drain": "stopped" if processes.recorded(self.drain) is None else "running",
         }
 
     def is_running(self) -> bool:
         """Whether the web server is there."""
-        return processes.find(self.web) is not None
+        return processes.recorded(self.web) is not None
 
     def is_healthy(self) -> bool:
         """Whether the web server answers."""
