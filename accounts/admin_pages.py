@@ -106,14 +106,12 @@ def result_page(
     subtitle: str = "",
     **context: Any,
 ) -> TemplateResponse:
-    """What came of an operation. Never stored by any cache, so that a secret on it is gone with the page."""
-    response = TemplateResponse(
+    """What came of an operation. The admin forbids every cache to keep it, so a secret on it is gone with the page."""
+    return TemplateResponse(
         request,
         template,
         {**_context(model_admin, request, obj), "title": title, "subtitle": subtitle, **context},
     )
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 def _context(model_admin: "ModelAdmin[Any]", request: HttpRequest, obj: Model | None) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""The operators' home page: true figures, each with its list, and stores that may be away."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+from django.db.models import Sum
+
+from accounts.models import Account, ApiKey
+from credits.models import CreditTransaction
+from tests.factories import make_account, make_customer
+from tests.operators import clickhouse_away, client_of, make_operator, make_staff, redis_away, text_of
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+operator = cache(make_operator)
+
+
+def home(user: Any = None) -> Any:
+    return client_of(user or operator()).get("/admin/")
+
+
+def tile(response: Any, title: str) -> Any:
+    (found,) = [tile for tile in response.context["tiles"] if tile.title == title]
+    return found
+
+
+def test_home_counts_customers_and_active_keys() -> None:
+    make_customer()
+    response = home()
+    assert f">{Account.objects.count():,}<" in tile(response, "Customers").value
+    assert f">{ApiKey.objects.filter(state='active').count():,}<" in tile(response, "Active keys").value
+
+
+def test_home_sums_what_was_topped_up() -> None:
+    make_account(credits=3)
+    total = CreditTransaction.objects.filter(kind="top_up").aggregate(total=Sum("amount"))["total"]
+    shown = tile(home(), "Topped up").value
+    assert f'title="{total:,}"' in shown or f">{total:,}<" in shown
+
+
+@pytest.mark.parametrize("title", ["Customers", "Active keys", "Credits in balances", "Topped up", "Spent"])
+def test_every_figure_leads_to_its_list(title: str) -> None:
+    client = client_of(operator())
+    assert client.get(tile(client.get("/admin/"), title).url).status_code == 200
+
+
+def test_home_says_that_every_store_answers() -> None:
+    assert [(store["name"], store["word"]) for store in home().context["stores"]] == [
+        ("PostgreSQL", "answers"),
+        ("Redis", "answers"),
+        ("ClickHouse", "answers"),
+    ]
+
+
+def test_home_without_redis_says_so_and_opens() -> None:
+    with redis_away():
+        response = home()
+    assert response.status_code == 200
+    assert [store["word"] for store in response.context["stores"]] == ["answers", "does not answer", "answers"]
+    assert "unknown" in tile(response, "Journal").value
+
+
+def test_home_without_clickhouse_says_so_and_opens() -> None:
+    with clickhouse_away():
+        response = home()
+    assert response.status_code == 200
+    assert [store["word"] for store in response.context["stores"]] == ["answers", "answers", "does not answer"]
+
+
+def test_staff_see_only_figures_of_lists_they_may_open() -> None:
+    response = home(make_staff("accounts.view_apikey"))
+    assert [tile.title for tile in response.context["tiles"]] == ["Active keys"]
+    assert response.context["jobs"] is None
+    assert "Last ingestion jobs" not in text_of(response)
+
+
+def test_the_sidebar_names_only_lists_that_may_be_opened() -> None:
+    groups = home(make_staff("accounts.view_apikey")).context["sidebar_navigation"]
+    allowed = [item["title"] for group in groups for item in group["items"] if item["has_permission"]]
+    assert allowed == ["Home", "API keys"]
