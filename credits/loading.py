@@ -54,13 +54,20 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
         )
         if not written:
             continue
-        # A later load may have raised the epoch after the write above and lost its own write to a FLUSHALL: only the
-        # load of the epoch that still stands in Postgres may be switched on.
-        current = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
-        if current == new_epoch and counters.activate(account_number=account_number, epoch=new_epoch):
+        if _switch_on(account_number, new_epoch):
             log.info("account_loaded", account=account_number, epoch=new_epoch, balance=balance)
             return True
     raise LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
+
+
+def _switch_on(account_number: int, epoch: int) -> bool:
+    """Makes the load of that epoch usable, if it is still the last one that was begun.
+
+    A later load may have raised the epoch, written, and lost its writing to a FLUSHALL before this one wrote: only the
+    load of the epoch that stands in Postgres may count.
+    """
+    current = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
+    return current == epoch and counters.activate(account_number=account_number, epoch=epoch)
 
 
 def _drain_partition(partition: int, *, now: datetime) -> None:

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from accounts.models import Account
 from config.redis import money
-from credits import counters, drain, loading, metering, services, verify
+from credits import counters, drain, loading, metering, services, usage, verify
 from credits.models import Command, SetAside
 from tests.factories import Customer, make_account, make_customer, make_usage
 
@@ -108,6 +108,28 @@ def test_a_load_that_was_overtaken_is_not_switched_on() -> None:
     )
     assert not counters.activate(account_number=account.number, epoch=epoch)
     assert counters.inspect(account.number).balance == 30
+
+
+def test_a_load_whose_successor_was_lost_is_not_switched_on() -> None:
+    account = make_account(credits=30)
+    money().flushall()
+    epoch = Account.objects.get(pk=account.pk).epoch
+    slow = loading._raise_epoch(account.number, epoch)
+    quick = loading._raise_epoch(account.number, epoch + 1)
+    assert slow is not None
+    assert quick is not None
+    money().flushall()
+    assert counters.write_loaded(account_number=account.number, epoch=slow[0], balance=30, drained_seq=0, credit_seq=1)
+    assert loading._switch_on(account.number, slow[0]) is False
+    assert not counters.inspect(account.number).usable
+
+
+def test_usage_waits_for_the_ledger() -> None:
+    customer = make_customer(credits=10)
+    spend(customer, 2)
+    assert usage.drain_usage([customer.number % 64]) == 0
+    drain.drain_once()
+    assert usage.drain_usage([customer.number % 64]) == 0
 
 
 def test_an_add_is_applied_once_and_in_order() -> None:

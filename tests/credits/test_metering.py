@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,8 @@ from django.utils import timezone
 from accounts import services
 from config.errors import TemporarilyUnavailable
 from config.redis import money
-from credits import counters, metering
+from credits import counters, loading, metering
+from credits.services import top_up
 from tests.factories import make_account, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -281,3 +283,43 @@ def test_rate_headers_carry_the_common_and_the_ietf_form() -> None:
         "RateLimit-Policy": '"minute";q=60;w=60',
         "RateLimit": '"minute";r=59;t=60',
     }
+
+
+@pytest.fixture
+def redis_away() -> Iterator[None]:
+    """The money client of this process reaches nothing."""
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        money.cache_clear()
+        yield
+    money.cache_clear()
+
+
+def test_admit_is_refused_while_redis_is_away(redis_away: None) -> None:
+    customer = make_customer(credits=10)
+    with pytest.raises(TemporarilyUnavailable) as refused:
+        metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "2"})
+
+
+def test_settle_is_refused_and_release_left_to_the_sweep_while_redis_is_away() -> None:
+    customer = make_customer(credits=10)
+    hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=4)
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        money.cache_clear()
+        with pytest.raises(TemporarilyUnavailable):
+            metering.settle(hold, total=1, usage=make_usage())
+        released = metering.release(hold, usage=make_usage())
+    money.cache_clear()
+    live = counters.inspect(customer.number)
+    assert (released, live.balance, live.held) == (metering.Settlement(0, 10), 10, 4)
+
+
+def test_top_up_is_booked_and_applied_later_while_redis_is_away() -> None:
+    customer = make_customer(credits=10)
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        money.cache_clear()
+        assert top_up(account=customer.account, amount=5, now=timezone.now()).balance == 15
+    money.cache_clear()
+    assert counters.inspect(customer.number).balance == 10
+    loading.apply_outstanding()
+    assert counters.inspect(customer.number).balance == 15

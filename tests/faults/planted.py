@@ -1,0 +1,297 @@
+"""Planted faults: each breaks one guard of the credit protocol and must turn at least one test red.
+
+`python -m tests.faults.planted` copies the project aside, plants one fault at a time, runs the tests that guard the place
+and reports. Exit code 1 when a fault survives: then a guard is not tested.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+COPIED = ("accounts", "config", "credits", "embedded", "ingestion", "search", "templates", "tests")
+MACHINE = "tests/credits/test_protocol_machine.py"
+TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """In `path` the text `guard` is replaced by `broken`; `tests` are the pytest arguments that must then fail."""
+
+    name: str
+    path: str
+    guard: str
+    broken: str
+    tests: str = "tests/credits"
+
+
+FAULTS = [
+    Fault(
+        "a settle repeated is charged again",
+        "credits/lua/settle.lua",
+        "local result = redis.call('GET', KEYS[2])",
+        "local result = false",
+    ),
+    Fault(
+        "a settle of another attempt is accepted",
+        "credits/lua/settle.lua",
+        "elseif held_attempt ~= attempt then",
+        "elseif false then",
+    ),
+    Fault(
+        "a stream's chunks are charged in full each time",
+        "credits/lua/settle.lua",
+        "local debit = math.max(0, total - paid)",
+        "local debit = total",
+    ),
+    Fault(
+        "a total above the hold is charged",
+        "credits/lua/settle.lua",
+        "if total > amount then",
+        "if false then",
+    ),
+    Fault(
+        "a late settle of a lost hold is charged",
+        "credits/lua/settle.lua",
+        "if now > tonumber(ARGV[6]) then",
+        "if false then",
+    ),
+    Fault(
+        "a lost hold is settled whatever the balance",
+        "credits/lua/settle.lua",
+        "if balance - held < needed then",
+        "if false then",
+    ),
+    Fault(
+        "a sweep releases holds before their deadline",
+        "credits/lua/settle.lua",
+        "if tonumber(held_deadline) > now then",
+        "if false then",
+    ),
+    Fault(
+        "a released attempt leaves no mark",
+        "credits/lua/settle.lua",
+        "local kept = releasing and math.max(1, deadline - now) or tonumber(ARGV[8])",
+        "local kept = releasing and 1 or tonumber(ARGV[8])",
+        "tests/credits/test_metering.py",
+    ),
+    Fault(
+        "holds do not count against the balance",
+        "credits/lua/admit.lua",
+        "local available = tonumber(account[4]) - tonumber(account[5])",
+        "local available = tonumber(account[4])",
+    ),
+    Fault(
+        "the same attempt holds twice",
+        "credits/lua/admit.lua",
+        "  if hold then\n    local deadline",
+        "  if false then\n    local deadline",
+    ),
+    Fault(
+        "the rate window is counted and not enforced",
+        "credits/lua/admit.lua",
+        "if left <= 0 then",
+        "if false then",
+    ),
+    Fault(
+        "any secret under a known id is accepted",
+        "credits/lua/admit.lua",
+        "if key[1] ~= ARGV[1] then",
+        "if false then",
+    ),
+    Fault(
+        "a key hash is believed after a load",
+        "credits/lua/admit.lua",
+        "if not key[1] or key[2] ~= account[1] then",
+        "if not key[1] then",
+        "tests/accounts tests/credits",
+    ),
+    Fault(
+        "the generation is not looked at",
+        "credits/lua/account.lua",
+        "return epoch and not pending and gen == generation()",
+        "return epoch and not pending",
+    ),
+    Fault(
+        "a pending load counts",
+        "credits/lua/account.lua",
+        "return epoch and not pending and gen == generation()",
+        "return epoch and gen == generation()",
+    ),
+    Fault(
+        "holds and results survive a load",
+        "credits/lua/load.lua",
+        "redis.call('DEL', KEYS[1])",
+        "",
+        MACHINE,
+    ),
+    Fault(
+        "a slower load overwrites a later one",
+        "credits/lua/load.lua",
+        "if known and tonumber(known) >= tonumber(ARGV[1]) then",
+        "if false then",
+    ),
+    Fault(
+        "an add is applied at every delivery",
+        "credits/lua/apply.lua",
+        "if credit_seq <= applied then",
+        "if false then",
+    ),
+    Fault(
+        "adds are applied out of order",
+        "credits/lua/apply.lua",
+        "if credit_seq ~= applied + 1 then",
+        "if false then",
+    ),
+    Fault(
+        "the cursor moves without comparing",
+        "credits/lua/move_cursor.lua",
+        "if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then",
+        "if false then",
+    ),
+    Fault(
+        "the cursor outlives its stream",
+        "credits/lua/move_cursor.lua",
+        "if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then",
+        "if false then",
+    ),
+    Fault(
+        "the journal is trimmed behind the ledger alone",
+        "credits/lua/trim.lua",
+        "before(ledger, usage) and ledger or usage",
+        "ledger",
+    ),
+    Fault(
+        "there is no fence of seq: an event delivered twice is booked twice",
+        "credits/ledger.py",
+        "elif event.seq is not None and event.seq > account.drained_seq:",
+        "else:",
+    ),
+    Fault(
+        "there is no fence of epoch: a late event is booked",
+        "credits/ledger.py",
+        "elif event.epoch < account.epoch:",
+        "elif False:",
+    ),
+    Fault(
+        "the booking rule forgets what was paid",
+        "credits/ledger.py",
+        "booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))",
+        "booked = event.debit",
+    ),
+    Fault(
+        "the unbooked part of a debit is not returned",
+        "credits/ledger.py",
+        "if event.debit > booked:",
+        "if False:",
+    ),
+    Fault(
+        "grants are not drawn",
+        "credits/ledger.py",
+        "grants.draw(open_grants, booked)",
+        "[]",
+    ),
+    Fault(
+        "an epoch is raised over another load",
+        "credits/loading.py",
+        "WHERE number = %s AND epoch = %s",
+        "WHERE number = %s AND epoch <= %s + 1000",
+        f"{MACHINE} tests/credits/test_loading.py",
+    ),
+    Fault(
+        "a load is switched on without reading the epoch again",
+        "credits/loading.py",
+        "return current == epoch and counters.activate(",
+        "return counters.activate(",
+        "tests/credits/test_loading.py",
+    ),
+    Fault(
+        "a load does not book the surviving journal",
+        "credits/loading.py",
+        "        _drain_partition(account_number % PARTITIONS, now=timezone.now())\n",
+        "",
+    ),
+    Fault(
+        "metering fails open when Redis is away",
+        "credits/metering.py",
+        "            raise _redis_away(error) from error\n        if not known:",
+        '            return counters.Admission("OK")\n        if not known:',
+    ),
+    Fault(
+        "a slow writer brings a revoked key back",
+        "accounts/lua/write_key.lua",
+        "tonumber(known[2]) > tonumber(ARGV[3])",
+        "false",
+        "tests/accounts",
+    ),
+    Fault(
+        "usage is copied before it is booked",
+        "credits/usage.py",
+        "if _reached(booked_up_to[page.partition], stream_id)",
+        "",
+    ),
+]
+
+
+def plant(fault: Fault, folder: Path) -> tuple[Path, str]:
+    """Writes the fault into the copy; (file, its sound text). Raises ValueError when the guard is not there once."""
+    path = folder / fault.path
+    sound = path.read_text()
+    if sound.count(fault.guard) != 1:
+        raise ValueError(f"'{fault.name}': its guard stands {sound.count(fault.guard)} times in {fault.path}")
+    path.write_text(sound.replace(fault.guard, fault.broken))
+    return path, sound
+
+
+def is_caught(fault: Fault, folder: Path) -> bool:
+    """Whether the fault's tests turn red in the copy."""
+    path, sound = plant(fault, folder)
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider"),
+                *("-m", "not browser and not machine and not long"),
+                *fault.tests.split(),
+            ],
+            cwd=folder,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        path.write_text(sound)
+    # 1 is "some tests failed"; anything else that is not 0 means they did not run.
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"'{fault.name}': the tests did not run\n{done.stdout.decode()[-2000:]}")
+    return done.returncode == 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="Only faults whose name contains this, e.g. --only cursor.")
+    chosen = [fault for fault in FAULTS if parser.parse_args().only in fault.name]
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="mh-faults-") as name:
+        folder = Path(name)
+        for part in COPIED:
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("manage.py", "pyproject.toml"):
+            shutil.copy(ROOT / part, folder / part)
+        for number, fault in enumerate(chosen, start=1):
+            started = time.monotonic()
+            caught = is_caught(fault, folder)
+            if not caught:
+                survivors.append(fault.name)
+            verdict = "caught  " if caught else "SURVIVED"
+            print(f"{number:3}/{len(chosen)} {verdict} {time.monotonic() - started:5.1f} s  {fault.name}", flush=True)
+    print(f"{len(chosen) - len(survivors)} faults caught, {len(survivors)} survived")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
