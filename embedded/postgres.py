@@ -158,8 +158,10 @@ class Postgres:
         )
         if done.returncode != 0:
             shutil.rmtree(unfinished, ignore_errors=True)
-            hint = " The disk is full: make room and try again." if "No space left" in done.stderr else ""
-            raise EmbeddedError(f"PostgreSQL could not make its data folder {self._data}.{hint}\n{done.stderr.strip()}")
+            said = done.stderr.strip()
+            raise EmbeddedError(
+                f"PostgreSQL could not make its data folder {self._data}. {processes.hint(said)}\n{said}"
+            )
         unfinished.rename(self._data)
 
     def _remove_stale_lock(self) -> None:

@@ -131,9 +131,12 @@ class StartFailedError(EmbeddedError):
 
     def __init__(self, program: Program, what: str) -> None:
         self.log = tail(program.log_file)
-        disk_full = "No space left on device" in self.log
-        hint = "The disk is full: make room and try again.\n" if disk_full else ""
-        super().__init__(f"{program.name} {what}. {hint}The end of {program.log_file}:\n{self.log}")
+        super().__init__(f"{program.name} {what}. {hint(self.log)}The end of {program.log_file}:\n{self.log}")
+
+
+def hint(said: str) -> str:
+    """What a program's last words mean for the user, where that is known; "" where not."""
+    return "The disk is full: make room and try again.\n" if "No space left on device" in said else ""
 
 
 def tail(log_file: Path) -> str:

@@ -25,6 +25,7 @@ WEB_PORT = 8000
 START_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 600.0
 REQUEST_TIMEOUT_S = 30.0
+_SHOWN_LINES = 12
 _SETTING = re.compile(r"^#?\s*(?:export\s+)?([A-Z][A-Z0-9_]+)=", re.MULTILINE)
 
 
@@ -195,7 +196,8 @@ class Product:
         )
         if done.returncode != 0:
             said = (done.stdout or "") + (done.stderr or "")
-            raise CommandFailedError(f"`manage.py {arguments[0]}` failed.\n{said}".strip())
+            last = "\n".join(said.strip().splitlines()[-_SHOWN_LINES:])
+            raise CommandFailedError(f"`manage.py {arguments[0]}` failed. {processes.hint(said)}\n{last}".strip())
         return done.stdout or ""
 
 
