@@ -1,5 +1,6 @@
 """Ingestion jobs: look at a file, load it chunk by chunk with a checkpoint after each, stop and go on."""
 
+import os
 import resource
 import sys
 import time
@@ -96,8 +97,8 @@ def run(
 def _begin(inspection: Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
     now = timezone.now()
     job = IngestionJob(
-        source_path=str(inspection.path.resolve()),
-        source_file=inspection.path.name[-255:],
+        source_path=_as_text(inspection.path.resolve()),
+        source_file=_as_text(inspection.path.name)[-255:],
         source=source,
         size_bytes=inspection.fingerprint.size_bytes,
         sha256=inspection.fingerprint.sha256,
@@ -112,6 +113,11 @@ def _begin(inspection: Inspection, *, source: str, chunk_rows: int) -> Ingestion
     try_lock(_job_lock(job))
     job.save(force_insert=True)
     return job
+
+
+def _as_text(path: Path | str) -> str:
+    """A path as text that can be stored, also when its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:

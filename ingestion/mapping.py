@@ -1,5 +1,6 @@
 """From a file's columns to the master schema: alias table, then fuzzy header match, then the shape of the values. Pure."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping as MappingType
@@ -181,7 +182,8 @@ def _state_column(filled: dict[str, list[str]]) -> str | None:
 
 
 def _shown(values: list[str]) -> tuple[str, ...]:
-    return tuple(value[:60] for value in dict.fromkeys(values))[:SAMPLES_SHOWN]
+    readable = ("".join(c if c.isprintable() else " " for c in value[:60]) for value in dict.fromkeys(values))
+    return tuple(itertools.islice(readable, SAMPLES_SHOWN))
 
 
 __all__ = ["KNOWN_HEADER", "US_STATES", "ColumnMapping", "Mapping", "NothingMappable", "infer", "words_of"]

@@ -88,7 +88,7 @@ def unique_names(names: list[str]) -> list[str]:
     taken: set[str] = set()
     result = []
     for position, name in enumerate(names, 1):
-        base = " ".join(name.split()) or f"column_{position}"
+        base = " ".join(name.replace("\x00", " ").split()) or f"column_{position}"
         candidate, turn = base, 1
         while candidate in taken:
             turn += 1

@@ -96,7 +96,7 @@ def _refuse_binary(path: Path, head: bytes) -> None:
 
 def _by_content(path: Path, sample: str) -> str:
     start = sample.lstrip()
-    if start[0] == "[" and (start[1:].lstrip()[:1] in ("{", "]", "")):
+    if start[0] == "[" and (start[1:].lstrip()[:1] in ("{", "[", "]", "")):
         return "json"
     if start[0] == "{":
         return "jsonl" if _first_line_is_json(start) else "json"

@@ -73,6 +73,8 @@ def flatten(value: Any) -> dict[str, Any]:
             raise UnusableRow("TOO_DEEP", f"nested deeper than {DEPTH_MAX} levels")
         for key, item in current.items():
             path = prefix + key
+            if "\x00" in path:  # no store takes it in a name
+                path = path.replace("\x00", " ")
             if isinstance(item, dict):
                 stack.append((path + ".", item, depth + 1))
             elif item is not None and item != "" and item != []:

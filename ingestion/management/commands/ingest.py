@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import DatabaseError
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -19,6 +19,7 @@ from ingestion import jobs, reports
 from ingestion.formats.detect import FORMATS
 from ingestion.models import IngestionJob
 
+CHUNK_ROWS_MAX = 1_000_000
 DONE, NEEDS_REVIEW, REFUSED, RESUMABLE = 0, 1, 2, 3
 _CODES = {
     IngestionJob.State.DONE: DONE,
@@ -58,12 +59,21 @@ class Command(BaseCommand):
         parser.add_argument(
             "--source", default="", metavar="NAME", help="the name under which files of one origin belong together"
         )
+        parser.add_argument(
+            "--chunk-rows",
+            type=int,
+            default=jobs.CHUNK_ROWS,
+            metavar="N",
+            help=f"rows between two checkpoints, at least; more is faster and takes more memory (default {jobs.CHUNK_ROWS:,})",
+        )
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
         parser.add_argument(
             "--json", action="store_true", dest="as_json", help="answer in JSON, without a progress bar"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not 1 <= options["chunk_rows"] <= CHUNK_ROWS_MAX:
+            raise CommandError(f"--chunk-rows must be between 1 and {CHUNK_ROWS_MAX:,}.", returncode=REFUSED)
         self.as_json: bool = options["as_json"]
         self.console = Console(file=self.stdout, soft_wrap=False)
         self.errors = Console(file=self.stderr, soft_wrap=True, highlight=False)
@@ -96,7 +106,7 @@ class Command(BaseCommand):
                     if not self.as_json:
                         self.console.print(*reports.mapping_table(found), sep="\n")
                     continue
-                job = self._run(found, source=options["source"])
+                job = self._run(found, source=options["source"], chunk_rows=options["chunk_rows"])
             except DomainError as exc:
                 code = max(code, REFUSED)
                 answers.append(
@@ -119,9 +129,9 @@ class Command(BaseCommand):
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
 
-    def _run(self, found: jobs.Inspection, *, source: str) -> IngestionJob:
+    def _run(self, found: jobs.Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
         if self.as_json:
-            return jobs.run(found, source=source, should_stop=lambda: self.stop)
+            return jobs.run(found, source=source, chunk_rows=chunk_rows, should_stop=lambda: self.stop)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -135,6 +145,7 @@ class Command(BaseCommand):
             return jobs.run(
                 found,
                 source=source,
+                chunk_rows=chunk_rows,
                 on_progress=lambda job: bar.update(task, completed=job.bytes_read, rows=job.rows_read),
                 should_stop=lambda: self.stop,
             )

@@ -1,0 +1,230 @@
+"""`manage.py ingest` as an operator runs it: exit codes, messages, hostile files, kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+
+from ingestion.generator import KNOWN_ID, write
+from ingestion.models import DeadLetter, IngestionJob
+from tests.ingestion.files import written
+from tests.ingestion.stored import count, counts, mark
+
+pytestmark = pytest.mark.usefixtures("stores")
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def ingest(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, output, errors."""
+    out, err = StringIO(), StringIO()
+    try:
+        call_command("ingest", *map(str, arguments), stdout=out, stderr=err)
+    except SystemExit as exc:
+        return int(str(exc.code)), out.getvalue(), err.getvalue()
+    return 0, out.getvalue(), err.getvalue()
+
+
+def process(*arguments: str | Path) -> "subprocess.Popen[bytes]":
+    url = urlsplit(os.environ["DATABASE_URL"])
+    database = urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "ingest", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": database},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_done_is_0_and_shows_the_counts(tmp_path: Path) -> None:
+    code, out, err = ingest(written(tmp_path, "people.csv", f"id,name\n1,{mark()}\n"))
+    assert (code, err) == (0, "")
+    assert "people.csv: done" in out
+    assert "1 rows" not in out
+    assert "read" in out
+    assert "duplicates" in out
+
+
+def test_json_gives_one_answer_a_file(tmp_path: Path) -> None:
+    name = mark()
+    first = written(tmp_path, "a.csv", f"id,name\n1,{name}\n")
+    second = written(tmp_path, "b.csv", f"id,name\n1,{name}\n2,{name}\n")
+    code, out, _ = ingest(tmp_path / "*.csv", "--json")
+    answers: list[dict[str, Any]] = json.loads(out)
+    assert code == 0
+    assert [(Path(answer["path"]), answer["read"], answer["loaded"], answer["duplicates"], answer["rejected"]) for answer in answers] == [
+        (first, 1, 1, 0, 0),
+        (second, 2, 1, 1, 0),
+    ]  # fmt: skip
+
+
+def test_rejects_over_the_threshold_exit_1(tmp_path: Path) -> None:
+    code, out, _ = ingest(written(tmp_path, "a.csv", f"id,name\n1,{mark()}\n2\n"))
+    assert code == 1
+    assert "needs review" in out
+
+
+def test_a_dry_run_shows_the_mapping_and_loads_nothing(tmp_path: Path) -> None:
+    name = mark()
+    code, out, _ = ingest(written(tmp_path, "a.csv", f'id,name,shoe size\n1,"Doe, {name}",43\n'), "--dry-run")
+    assert code == 0
+    for words in ("user_id", "alias", "100%", "shoe size", "metadata", "43", "Nothing was loaded"):
+        assert words in out
+    assert count("hasToken(words, {name:String})", name=name) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("none.csv", None, "UNREADABLE_FILE"),
+        ("empty.csv", b"", "EMPTY_FILE"),
+        ("blank.csv", b"\n\n \n", "UNKNOWN_FORMAT"),
+        ("header.csv", b"id,name\n", "EMPTY_FILE"),
+        ("array.json", b"[]", "EMPTY_FILE"),
+        ("nothing.csv", b"height,width\n1,2\n", "NOTHING_MAPPABLE"),
+        ("bomb.gz", b"\x1f\x8b\x08\x00", "UNKNOWN_FORMAT"),
+        ("depth.json", b"[" * 100_000, "NOTHING_MAPPABLE"),
+        ("page.html", b"<!doctype html><p>hi", "UNKNOWN_FORMAT"),
+        ("dump.sql", b"DROP TABLE records;", "UNKNOWN_FORMAT"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused(tmp_path: Path, name: str, content: bytes | None, error: str) -> None:
+    path = tmp_path / name if content is None else written(tmp_path, name, content)
+    before = IngestionJob.objects.count()
+    code, out, err = ingest(path, "--json")
+    assert code == 2
+    assert json.loads(out)[0]["error"]["code"] == error
+    assert err.startswith(f"{error}: ")
+    assert IngestionJob.objects.count() == before
+
+
+def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "secret.csv", "id,name\n1,Ann\n")
+    path.chmod(0)
+    if os.geteuid() == 0:  # root may read everything: look as somebody who may not
+        program = (
+            "import os, sys; from pathlib import Path; from ingestion.formats.encoding import open_binary; os.seteuid(65534)\n"
+            "try: open_binary(Path(sys.argv[1]))\nexcept Exception as exc: print(exc.code, exc)"
+        )
+        tmp_path.chmod(0o711)
+        shown = subprocess.run(
+            [sys.executable, "-c", program, str(path)], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    else:
+        shown = ingest(path)[2]
+    assert "UNREADABLE_FILE" in shown
+
+
+def test_a_refused_file_does_not_keep_the_others_back(tmp_path: Path) -> None:
+    name = mark()
+    code, out, _ = ingest(tmp_path / "none.csv", written(tmp_path, "a.csv", f"id,name\n1,{name}\n"), "--json")
+    assert code == 2
+    assert [answer["state"] for answer in json.loads(out)] == ["refused", "done"]
+    assert count("hasToken(words, {name:String})", name=name) == 1
+
+
+def test_chunk_rows_have_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="between 1 and 1,000,000"):
+        call_command("ingest", str(tmp_path / "a.csv"), "--chunk-rows", "0")
+
+
+HOSTILE = {
+    "unclosed quote": ('id,name\n1,"{m}\n2,{m}\n', 1, {"BAD_QUOTE", "UNCLOSED_QUOTE"}),
+    "ragged": ("id,name\n1,{m}\n2\n3,{m},x\n", 1, {"RAGGED_ROW"}),
+    "nul": ("id,name\n1,{m} \x00\n", 1, set()),
+    "bare cr": ("id,name\r1,{m}\r", 1, set()),
+    "repeated headers": ("id,name,name\n1,{m},x\n", 1, set()),
+    "nan": ('{{"id": NaN, "name": "{m}"}}\n{{"id": 1, "name": "{m}"}}\n', 1, {"INVALID_JSON"}),
+    "half a last line": ('{{"id": 1, "name": "{m}"}}\n{{"id": 2, "na', 1, {"INVALID_JSON"}),
+    "duplicate keys": ('{{"id": 1, "id": 2}}\n{{"id": 1, "name": "{m}"}}\n', 1, {"DUPLICATE_KEY"}),
+    "surrogate": ('{{"id": 1, "name": "{m}"}}\n{{"id": "\\ud83d"}}\n', 1, {"INVALID_TEXT"}),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_hostile_input_is_loaded_or_told(tmp_path: Path, case: str, encoding: str) -> None:
+    text, good, reasons = HOSTILE[case]
+    name = mark()
+    path = written(tmp_path, "input", text.format(m=name).encode(encoding))
+    code, out, _ = ingest(path, "--json")
+    answer = json.loads(out)[0]
+    assert code == (1 if reasons else 0)
+    assert answer["loaded"] == good == count("hasToken(words, {name:String})", name=name)
+    assert answer["read"] == answer["loaded"] + answer["duplicates"] + answer["rejected"]
+    assert set(DeadLetter.objects.filter(job_id=answer["job"]).values_list("reason", flat=True)) <= reasons
+    assert bool(answer["rejected"]) == bool(reasons)
+
+
+def test_cp1252_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    name = mark()
+    ingest(written(tmp_path, "a.csv", f"id,name\n1,Zoë Müller {name}\n".encode("cp1252")))
+    assert count("hasAllTokens(words, {words:Array(String)})", words=["zoë", "müller", name]) == 1
+
+
+def test_kill_minus_9_and_again_gives_the_table_of_one_run(tmp_path: Path) -> None:
+    path = tmp_path / "generated.csv"
+    seed = int(mark()[1:8], 16)
+    write(path, rows=150_000, seed=seed)
+    for rounds in range(3):
+        running = process(path, "--chunk-rows", "1")
+        wait_for_rows(path, rounds, running)
+        running.send_signal(signal.SIGKILL)
+        running.wait(timeout=30)
+    code, out, _ = ingest(path, "--json")
+    answer = json.loads(out)[0]
+    unique = len(set(path.read_text().splitlines()[1:]))
+    job = IngestionJob.objects.get(sha256=IngestionJob.objects.get(pk=answer["job"]).sha256)
+    read, loaded, duplicate, rejected = counts(job)
+    assert (code, read) == (0, 150_000)
+    assert loaded == count("job_id = {job:UUID}", job=str(job.pk))
+    assert loaded == count("id IN (SELECT id FROM records WHERE job_id = {job:UUID})", job=str(job.pk))
+    assert loaded + duplicate + rejected == 150_000
+    assert loaded + len(set(broken_lines(path))) == unique
+    assert rejected == DeadLetter.objects.filter(job=job).count() == len(broken_lines(path))
+
+
+def wait_for_rows(path: Path, chunks: int, running: "subprocess.Popen[bytes]") -> None:
+    """Until the job has done more than `chunks` chunks, or its process has ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and running.poll() is None:
+        if IngestionJob.objects.filter(source_path=str(path), chunks_done__gt=chunks).exists():
+            return
+        time.sleep(0.02)
+
+
+def broken_lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines()[1:] if line.count(",") < 13]
+
+
+def test_sigterm_stops_between_chunks_with_exit_3_and_the_next_run_completes(tmp_path: Path) -> None:
+    path = tmp_path / "generated.csv"
+    write(path, rows=150_000, seed=int(mark()[1:8], 16), dirt=0)
+    running = process(path, "--chunk-rows", "1")
+    wait_for_rows(path, 0, running)
+    running.terminate()
+    assert running.wait(timeout=60) == 3
+    job = IngestionJob.objects.get(source_path=str(path))
+    assert job.state == "stopped"
+    assert 0 < job.rows_read < 150_000
+    code, out, _ = ingest(path, "--json")
+    answer = json.loads(out)[0]
+    assert (code, answer["job"], answer["read"], answer["rejected"]) == (0, str(job.pk), 150_000, 0)
+
+
+def test_the_known_record_is_found_by_its_own_id(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", rows=1000, dirt=0, seed=int(mark()[1:8], 16))
+    job = json.loads(ingest(tmp_path / "a.csv", "--json")[1])[0]["job"]
+    assert count("user_id = {id:String} AND job_id = {job:UUID}", id=KNOWN_ID, job=job) == 1
+    assert count("hasToken(words, 'acme') AND job_id = {job:UUID}", job=job) >= 20
