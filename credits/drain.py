@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
@@ -101,7 +101,17 @@ def _attempt(what: str, work: Callable[[], bool]) -> bool:
     """Does a piece of work; a store that is away is logged and waited for, nothing is lost meanwhile."""
     try:
         return work()
-    except (*RedisUnavailable, OperationalError, StoreUnavailable, ClickHouseError, loading.LoadContended) as error:
+    except (
+        *RedisUnavailable,
+        OperationalError,
+        InterfaceError,
+        StoreUnavailable,
+        ClickHouseError,
+        loading.LoadContended,
+    ) as error:
         log.warning("drain_waits", work=what, error=type(error).__name__, reason=str(error)[:300])
+        if isinstance(error, OperationalError | InterfaceError):
+            # Django keeps a connection that Postgres has dropped; only a request's end would look at it.
+            connection.close()
         time.sleep(BACK_OFF_S)
         return False
