@@ -27,7 +27,7 @@ def _read_settings() -> dict[str, Any]:
         for node in ast.walk(ast.parse(source.read_text())):
             if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
                 continue
-            reader, name = ast.unparse(node.func), node.args[0].value
+            reader, name = ast.unparse(node.func), str(node.args[0].value)
             if reader == "secret":
                 found[name] = ""
             elif reader.startswith("env.") and reader != "env.read_env":
