@@ -5,6 +5,7 @@ All amounts are whole credits in `bigint`, below 10^14 so that Redis' Lua can ho
 
 import uuid
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -99,6 +100,10 @@ class CreditTransaction(models.Model):
                 fields=["account", "operation"], name="ledger_operation", condition=Q(operation__isnull=False)
             ),
             models.Index(fields=["account", "-id"], name="ledger_statement"),
+            # Operators' lists: usage is nearly every row and needs no index; a day is found by where it lies on disk.
+            models.Index(fields=["kind", "-id"], name="ledger_rare_kinds", condition=~Q(kind="usage")),
+            models.Index(fields=["-id"], name="ledger_credits", condition=Q(type="credit")),
+            BrinIndex(fields=["created_at"], name="ledger_day", pages_per_range=32, autosummarize=True),
         ]
 
     def __str__(self) -> str:
