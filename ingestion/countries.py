@@ -80,8 +80,8 @@ def _codes() -> dict[str, str]:
         names += [getattr(country, name) for name in ("official_name", "common_name") if hasattr(country, name)]
         for name in names:
             codes[_plain(name)] = country.alpha_3
-    for alpha_3, names in _SPOKEN.items():
-        for name in names:
+    for alpha_3, spoken in _SPOKEN.items():
+        for name in spoken:
             codes[_plain(name)] = alpha_3
     return codes
 

@@ -102,7 +102,7 @@ def _records(rng: np.random.Generator, rows: int) -> pl.DataFrame:
 
 def _hex_ids(rng: np.random.Generator, rows: int) -> pl.Series:
     text = rng.bytes(12 * rows).hex().encode()
-    offsets = pa.py_buffer(np.arange(0, 24 * rows + 1, 24, dtype=np.int32))
+    offsets = pa.py_buffer(np.arange(0, 24 * rows + 1, 24, dtype=np.int32).tobytes())
     return pl.Series(pl.from_arrow(pa.StringArray.from_buffers(rows, offsets, pa.py_buffer(text))))
 
 

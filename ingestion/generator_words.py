@@ -21,8 +21,9 @@ Okafor Mensah Diallo O'Brien O'Neill Murphy Kelly Walsh Byrne MacDonald Stewart
 
 # Country, weight, telephone code, digits of a subscriber number, cities by size.
 COUNTRIES: tuple[tuple[str, int, str, int, tuple[str, ...]], ...] = (
-    ("USA", 420, "1", 10, ("New York", "Los Angeles", "Chicago", "Houston", "Phoenix", "Philadelphia", "San Antonio", "San Diego",
-                           "Dallas", "Austin", "Boston", "Seattle", "Denver", "Portland", "Springfield", "Cambridge")),
+    ("USA", 420, "1", 10, ("New York", "Los Angeles", "Chicago", "Houston", "Phoenix", "Philadelphia", "San Antonio",
+                           "San Diego", "Dallas", "Austin", "Boston", "Seattle", "Denver", "Portland", "Springfield",
+                           "Cambridge")),
     ("Germany", 90, "49", 10, ("Berlin", "Hamburg", "München", "Köln", "Frankfurt am Main", "Stuttgart", "Leipzig")),
     ("United Kingdom", 85, "44", 10, ("London", "Birmingham", "Manchester", "Glasgow", "Leeds", "Bristol", "Cambridge")),
     ("France", 70, "33", 9, ("Paris", "Marseille", "Lyon", "Toulouse", "Nice", "Nantes")),

@@ -10,6 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -76,7 +77,7 @@ class Loader:
         loaded = fresh.num_rows + own
         return Loaded(loaded, records.num_rows - loaded)
 
-    def _known(self, ids: pa.ChunkedArray, at: datetime) -> tuple[pa.ChunkedArray, int]:
+    def _known(self, ids: Any, at: datetime) -> tuple[Any, int]:
         """Those of `ids` that are in `records`, and how many of them this very chunk inserted before."""
         client = clients.writer()
         client.command(f"TRUNCATE TABLE {self._ids_table}")
@@ -88,18 +89,17 @@ class Loader:
             # The set is large and its ids are everywhere: one pass over the column is the cheapest way.
             settings={"optimize_use_projections": 0, "use_index_for_in_with_subqueries": 0},
         )
-        known = [getattr(chunk, "storage", chunk) for chunk in answer.column("id").chunks]
-        return pa.chunked_array(known, pa.binary(16)), pa.compute.sum(
-            answer.column("own").cast(pa.int64())
-        ).as_py() or 0
+        known: list[Any] = [getattr(chunk, "storage", chunk) for chunk in answer.column("id").chunks]
+        ids_known: Any = pa.chunked_array(known, pa.binary(16))  # type: ignore[call-overload]
+        return ids_known, pa.compute.sum(answer.column("own").cast(pa.int64())).as_py() or 0
 
     def _insert(self, records: pa.Table, *, chunk: int, at: datetime) -> None:
         rows = records.num_rows
         table = records.drop_columns(["position"])
-        constants = {
-            "job_id": pa.repeat(pa.scalar(self._job_id.bytes, pa.binary(16)), rows),
-            "source_file": pa.repeat(pa.scalar(self._source_file), rows),
-            "ingested_at": pa.repeat(pa.scalar(at, pa.timestamp("ms", "UTC")), rows),
+        constants: dict[str, Any] = {
+            "job_id": _repeated(self._job_id.bytes, pa.binary(16), rows),
+            "source_file": _repeated(self._source_file, pa.string(), rows),
+            "ingested_at": _repeated(at, pa.timestamp("ms", "UTC"), rows),
         }
         for name, column in constants.items():
             table = table.append_column(name, column)
@@ -132,8 +132,12 @@ class Loader:
             time.sleep(0.1)
 
 
-def _fingerprint(ids: pa.ChunkedArray) -> str:
+def _repeated(value: Any, kind: Any, rows: int) -> Any:
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _fingerprint(ids: Any) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for part in ids.chunks:
-        digest.update(pa.concat_arrays([part]).cast(pa.binary()).buffers()[2])
+        digest.update(b"".join(part.to_pylist()))
     return digest.hexdigest()

@@ -100,8 +100,11 @@ def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
     by_source = {source: (target, confidence, how) for target, (source, confidence, how) in taken.items()}
     columns = []
     for name, values in filled.items():
-        target, confidence, how = by_source.get(name, (None, 1.0, "metadata"))
-        columns.append(ColumnMapping(name, target, confidence, how, _shown(values)))
+        found = by_source.get(name)
+        if found is None:
+            columns.append(ColumnMapping(name, None, 1.0, "metadata", _shown(values)))
+        else:
+            columns.append(ColumnMapping(name, *found, samples=_shown(values)))
     named, dated = taken.get("name"), taken.get("created_date")
     return Mapping(
         columns=tuple(columns),

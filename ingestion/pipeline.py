@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ class Chunk:
         return int(self.records.num_rows) + len(self.rejects)
 
 
-def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Iterator[Chunk]:
+def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Generator[Chunk]:
     """The chunks of a file after the first `skip`, in order; each is whole batches of at least `chunk_rows` rows, but the last.
 
     The same file, mapping and `chunk_rows` always give the same chunks. Reading runs one chunk ahead of the consumer.

@@ -14,10 +14,10 @@ _SLASH_DATE = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}.*")
 _LAST_FIRST = re.compile(r"[^,]+, [^,]+")
 
 US_STATES = frozenset(
-    (
-        "AL AK AZ AR CA CO CT DE DC FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC "
-        "SD TN TX UT VT VA WA WV WI WY AS GU MP PR VI"
-    ).split()
+    re.findall(
+        "..",
+        "ALAKAZARCACOCTDEDCFLGAHIIDILINIAKSKYLAMEMDMAMIMNMSMOMTNENVNHNJNMNYNCNDOHOKORPARISCSDTNTXUTVTVAWAWVWIWYASGUMPPRVI",
+    )
 )
 
 

@@ -19,19 +19,23 @@ from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHT
 from ingestion.mapping import Mapping
 from ingestion.shapes import US_STATES
 
-CLEAN_SCHEMA = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("id", pa.binary(16)),
-        *((name, pa.date32() if name == "created_date" else pa.string()) for name in FIELDS),
-        ("metadata", pa.string()),
-        ("data_quality_score", pa.float32()),
-        ("validation_errors", pa.list_(pa.string())),
-    ]
-)
-REJECTED_SCHEMA = pa.schema(
-    [("position", pa.int64()), ("column", pa.string()), ("reason", pa.string()), ("message", pa.string())]
-)
+_TYPES: dict[str, pa.DataType] = {"created_date": pa.date32()}
+_CLEAN: list[Any] = [
+    pa.field("position", pa.int64()),
+    pa.field("id", pa.binary(16)),
+    *(pa.field(name, _TYPES.get(name, pa.string())) for name in FIELDS),
+    pa.field("metadata", pa.string()),
+    pa.field("data_quality_score", pa.float32()),
+    pa.field("validation_errors", pa.list_(pa.string())),
+]
+_REJECTED: list[Any] = [
+    pa.field("position", pa.int64()),
+    pa.field("column", pa.string()),
+    pa.field("reason", pa.string()),
+    pa.field("message", pa.string()),
+]
+CLEAN_SCHEMA = pa.schema(_CLEAN)
+REJECTED_SCHEMA = pa.schema(_REJECTED)
 
 _SCORES = np.array([points / 100 for points in range(101)], dtype=np.float32)
 
@@ -230,12 +234,13 @@ def _errors(work: _Work) -> Any:
     """For each row the list of `field:reason`, in the order of the fields, as a list array."""
     order = {name: place for place, name in enumerate(FIELDS)}
     bad = sorted(work.bad, key=lambda mark: order[mark[0]])
+    lists: Any = pa.ListArray
     if not bad:
-        return pa.ListArray.from_arrays(np.zeros(work.rows + 1, dtype=np.int32), pa.array([], pa.string()))
+        return lists.from_arrays(np.zeros(work.rows + 1, dtype=np.int32), pa.array([], pa.string()))
     marks = np.stack([where.to_numpy() for _, _, where in bad], axis=1)
     offsets = np.concatenate(([0], np.cumsum(marks.sum(axis=1)))).astype(np.int32)
     labels = pa.array([f"{name}:{reason}" for name, reason, _ in bad], pa.string())
-    return pa.ListArray.from_arrays(offsets, labels.take(pa.array(np.nonzero(marks)[1])))
+    return lists.from_arrays(offsets, labels.take(np.nonzero(marks)[1]))
 
 
 def _rejected(usable: pl.Series, errors: Any) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""What every reader yields, and the limits that bound what a file can force on us."""
+"""What every reader yields, and the refusals of a whole file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,13 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from config.errors import DomainError
-
-BLOCK_BYTES = 8 * 1024 * 1024
-ROW_BYTES_MAX = 1024 * 1024
-FIELD_BYTES_MAX = 256 * 1024
-COLUMNS_MAX = 1000
-DEPTH_MAX = 32
-RAW_TEXT_MAX = 4096
+from ingestion.formats import limits
 
 # Marks a column whose cells are JSON arrays: it goes into the metadata as JSON, not as text.
 JSON_COLUMN = {b"json": b"array"}
@@ -75,12 +69,12 @@ class Reader(Protocol):
 
 def clip(raw: str) -> str:
     """Raw text as dead letters keep it: at most RAW_TEXT_MAX characters, without NUL, which Postgres cannot store."""
-    return raw.replace("\x00", "\N{SYMBOL FOR NULL}")[:RAW_TEXT_MAX]
+    return raw.replace("\x00", "\N{SYMBOL FOR NULL}")[: limits.RAW_TEXT_MAX]
 
 
 def clip_bytes(raw: bytes) -> str:
     """As `clip`, for bytes that may not be UTF-8: those that are not are shown as `\\xNN`."""
-    return clip(raw[: 4 * RAW_TEXT_MAX].decode("utf-8", "backslashreplace"))
+    return clip(raw[: 4 * limits.RAW_TEXT_MAX].decode("utf-8", "backslashreplace"))
 
 
 def unique_names(names: list[str]) -> list[str]:

@@ -5,24 +5,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from ingestion.formats.batches import (
-    BLOCK_BYTES,
-    COLUMNS_MAX,
-    FIELD_BYTES_MAX,
-    ROW_BYTES_MAX,
-    Batch,
-    Reject,
-    UnknownFormat,
-    clip_bytes,
-    unique_names,
-)
+from ingestion.formats import limits
+from ingestion.formats.batches import Batch, Reject, UnknownFormat, clip_bytes, unique_names
 from ingestion.formats.delimited_blocks import BrokenRecord, line_after, parse_record, record_spans, scan
 from ingestion.formats.encoding import Utf8Source
 
@@ -31,8 +22,8 @@ SAMPLE_LINES = 50
 _MESSAGES = {
     "UNCLOSED_QUOTE": "a quote is opened and never closed",
     "BAD_QUOTE": "text follows a closing quote",
-    "ROW_TOO_LONG": f"the row is longer than {ROW_BYTES_MAX} bytes",
-    "FIELD_TOO_LONG": f"a field is longer than {FIELD_BYTES_MAX} bytes",
+    "ROW_TOO_LONG": f"the row is longer than {limits.ROW_BYTES_MAX} bytes",
+    "FIELD_TOO_LONG": f"a field is longer than {limits.FIELD_BYTES_MAX} bytes",
     "INVALID_ENCODING": "the row is not valid in the file's encoding",
 }
 _VALUE_SHAPE = re.compile(r"[^\s@]+@[^\s@]+\.[^\s@]+|[+(]?[\d][\d\s().,/:+-]*|\d{4}-\d\d-\d\d.*")
@@ -62,8 +53,8 @@ def sniff(sample: str, *, known_header: frozenset[str], delimiter: str | None = 
     rows = _sample_rows(sample, chosen, '"')
     if not rows:
         raise UnknownFormat("The file holds only blank lines: there is nothing to load.")
-    if len(rows[0]) > COLUMNS_MAX:
-        raise UnknownFormat(f"The first row has {len(rows[0])} columns; at most {COLUMNS_MAX} are read.")
+    if len(rows[0]) > limits.COLUMNS_MAX:
+        raise UnknownFormat(f"The first row has {len(rows[0])} columns; at most {limits.COLUMNS_MAX} are read.")
     quote = "'" if _quoted_share(rows, "'") > 0.5 else '"'
     if quote == "'":
         rows = _sample_rows(sample, chosen, quote)
@@ -73,7 +64,7 @@ def sniff(sample: str, *, known_header: frozenset[str], delimiter: str | None = 
 
 
 class DelimitedReader:
-    """Batches of a delimited file, about BLOCK_BYTES each; every column is text, an empty cell is ""."""
+    """Batches of a delimited file, about limits.BLOCK_BYTES each; every column is text, an empty cell is ""."""
 
     def __init__(self, path: Path, *, encoding: str, dialect: Dialect) -> None:
         self._path, self._encoding, self._dialect = path, encoding, dialect
@@ -86,7 +77,7 @@ class DelimitedReader:
         with Utf8Source(self._path, self._encoding) as source:
             final = False
             while not final:
-                data = source.read(BLOCK_BYTES)
+                data = source.read(limits.BLOCK_BYTES)
                 final = not data
                 buffer += data
                 if skip_header and buffer:
@@ -117,7 +108,7 @@ class DelimitedReader:
     def _take(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int]:
         """The batch of the whole records at the buffer's start, and the bytes they take."""
         found = scan(buffer, delimiter=self._delimiter, quote=self._quote, final=final)
-        if found.clean and (found.end or len(buffer) <= ROW_BYTES_MAX):
+        if found.clean and (found.end or len(buffer) <= limits.ROW_BYTES_MAX):
             block = buffer[: found.end]
             batch = self._fast(block, number) if block else self._empty()
             if batch is not None:
@@ -150,7 +141,7 @@ class DelimitedReader:
 
         try:
             table = pa.csv.read_csv(
-                pa.BufferReader(block),
+                cast(IO[Any], pa.BufferReader(block)),
                 read_options=pa.csv.ReadOptions(
                     column_names=self._schema.names, use_threads=False, block_size=len(block) + 1
                 ),
@@ -166,7 +157,7 @@ class DelimitedReader:
             )
         except pa.ArrowInvalid:
             return None
-        if swallowed or _longest_cell(table) > FIELD_BYTES_MAX:
+        if swallowed or _longest_cell(table) > limits.FIELD_BYTES_MAX:
             return None
         taken = np.array([reject.row for reject in rejects], dtype=np.int64)
         numbers = np.arange(number + 1, number + 1 + table.num_rows + len(rejects), dtype=np.int64)
@@ -185,7 +176,7 @@ class DelimitedReader:
 
     def _patient(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int]:
         """Record by record, up to the point where the buffer might not hold a whole record any more."""
-        safe_end = len(buffer) if final else len(buffer) - ROW_BYTES_MAX
+        safe_end = len(buffer) if final else len(buffer) - limits.ROW_BYTES_MAX
         position, expected = 0, len(self._schema)
         good: list[list[str]] = []
         numbers: list[int] = []
@@ -204,7 +195,7 @@ class DelimitedReader:
                     problem, message = "RAGGED_ROW", f"expected {expected} columns, found {len(fields)}"
                     # An opening quote that found its end lines later took those lines with it: give them back.
                     position = line_after(buffer, start)
-                elif max(map(len, fields)) > FIELD_BYTES_MAX:
+                elif max(map(len, fields)) > limits.FIELD_BYTES_MAX:
                     problem = "FIELD_TOO_LONG"
                 else:
                     texts = [field.decode() for field in fields]
@@ -213,7 +204,7 @@ class DelimitedReader:
             except UnicodeDecodeError:
                 problem = "INVALID_ENCODING"
             if problem:
-                raw = clip_bytes(buffer[start : min(position, start + ROW_BYTES_MAX)].rstrip(b"\r\n"))
+                raw = clip_bytes(buffer[start : min(position, start + limits.ROW_BYTES_MAX)].rstrip(b"\r\n"))
                 rejects.append(Reject(number, "", problem, message or _MESSAGES[problem], raw))
             else:
                 good.append(texts)
@@ -237,10 +228,11 @@ def _rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:
 
 def _longest_cell(table: pa.Table) -> int:
     longest = 0
+    compute: Any = pa.compute
     for column in table.columns:
         for chunk in column.chunks:
-            if chunk.nbytes > FIELD_BYTES_MAX:
-                longest = max(longest, pa.compute.max(pa.compute.binary_length(chunk)).as_py() or 0)
+            if chunk.nbytes > limits.FIELD_BYTES_MAX:
+                longest = max(longest, compute.max(compute.binary_length(chunk)).as_py() or 0)
     return longest
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ingestion.formats.batches import ROW_BYTES_MAX
+from ingestion.formats import limits
 
 _LF, _CR = 10, 13
 
 
-class BrokenRecord(Exception):  # noqa: N818 - said of data, not of a fault of ours
+class BrokenRecord(Exception):
     """A record whose quoting cannot be understood: `reason` is UNCLOSED_QUOTE, BAD_QUOTE or ROW_TOO_LONG."""
 
     def __init__(self, reason: str) -> None:
@@ -32,7 +32,10 @@ class Scan:
 
 
 def scan(block: bytes, *, delimiter: bytes, quote: bytes, final: bool) -> Scan:
-    """Looks at a block that begins at a record's start; `final` when the file ends with it. `end` is 0 without a whole record."""
+    """Looks at a block that begins at a record's start; `final` when the file ends with it.
+
+    `end` is 0 when the block holds no whole record.
+    """
     if quote not in block:
         end = len(block) if final else last_line_end(block)
         return Scan(end, clean=True)
@@ -96,17 +99,17 @@ def _quotes_are_regular(
         return False
     # A quote left open over this much text is a mistake, not a long field: the patient parser must find where.
     is_open = len(quotes) % 2 == 1
-    return not (is_open and (final or len(data) - int(opening[-1]) > ROW_BYTES_MAX))
+    return not (is_open and (final or len(data) - int(opening[-1]) > limits.ROW_BYTES_MAX))
 
 
 def parse_record(block: bytes, start: int, *, delimiter: bytes, quote: bytes) -> tuple[list[bytes], int]:
     """The fields of the record at `start` and where the next one begins. Raises `BrokenRecord`.
 
-    A quote inside a field that does not begin with one is text. A record that reaches ROW_BYTES_MAX is broken.
+    A quote inside a field that does not begin with one is text. A record that reaches limits.ROW_BYTES_MAX is broken.
     """
     fields: list[bytes] = []
     position, size = start, len(block)
-    limit = min(size, start + ROW_BYTES_MAX)
+    limit = min(size, start + limits.ROW_BYTES_MAX)
     while True:
         if block[position : position + 1] == quote:
             value, position = _quoted(block, position, limit, quote)

@@ -66,7 +66,7 @@ def open_binary(path: Path) -> BinaryIO:
 
 
 def detect_encoding(path: Path, not_utf8_at: int | None) -> str:
-    """The codec of a file: its BOM, else UTF-8 if every byte agrees, else the best guess from around the first that does not."""
+    """The codec of a file: its BOM, else UTF-8 if every byte agrees, else the best guess around the first that does not."""
     with open_binary(path) as file:
         head = file.read(SAMPLE_BYTES)
         for bom, name in _BOMS:
@@ -83,7 +83,9 @@ def detect_encoding(path: Path, not_utf8_at: int | None) -> str:
 
 
 # Close enough to cp1252 that only long texts can tell them apart; it is by far the most common of them.
-_LIKE_CP1252 = frozenset({"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "iso8859_15", "iso8859_2", "iso8859_9"})
+_LIKE_CP1252 = frozenset(
+    {"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "iso8859_15", "iso8859_2", "iso8859_9"}
+)
 _TELLING_BYTES = 200
 
 

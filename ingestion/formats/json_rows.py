@@ -11,18 +11,8 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from ingestion.formats.batches import (
-    BLOCK_BYTES,
-    COLUMNS_MAX,
-    DEPTH_MAX,
-    FIELD_BYTES_MAX,
-    JSON_COLUMN,
-    ROW_BYTES_MAX,
-    Batch,
-    Reject,
-    clip,
-    clip_bytes,
-)
+from ingestion.formats import limits
+from ingestion.formats.batches import JSON_COLUMN, Batch, Reject, clip, clip_bytes
 from ingestion.formats.delimited_blocks import last_line_end
 from ingestion.formats.encoding import Utf8Source
 
@@ -32,7 +22,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)|[\[\]{}]', re.DOTALL)
 _NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{)")
 
 
-class UnusableRow(Exception):  # noqa: N818 - said of data, not of a fault of ours
+class UnusableRow(Exception):
     """A value that cannot become a row: `reason` is a code, the text explains it."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -61,7 +51,7 @@ _DECODER = json.JSONDecoder(
 def flatten(value: Any) -> dict[str, Any]:
     """One object as {path: text or list}; paths joined with dots. Empty and null values are left out.
 
-    Raises `UnusableRow` for what is not an object, is nested deeper than DEPTH_MAX or has more than COLUMNS_MAX fields.
+    Raises `UnusableRow` for what is not an object, is nested too deep or has too many fields.
     """
     if not isinstance(value, dict):
         raise UnusableRow("NOT_AN_OBJECT", "the value is not an object")
@@ -69,8 +59,8 @@ def flatten(value: Any) -> dict[str, Any]:
     stack: list[tuple[str, dict[str, Any], int]] = [("", value, 1)]
     while stack:
         prefix, current, depth = stack.pop()
-        if depth > DEPTH_MAX:
-            raise UnusableRow("TOO_DEEP", f"nested deeper than {DEPTH_MAX} levels")
+        if depth > limits.DEPTH_MAX:
+            raise UnusableRow("TOO_DEEP", f"nested deeper than {limits.DEPTH_MAX} levels")
         for key, item in current.items():
             path = prefix + key
             if "\x00" in path:  # no store takes it in a name
@@ -79,15 +69,15 @@ def flatten(value: Any) -> dict[str, Any]:
                 stack.append((path + ".", item, depth + 1))
             elif item is not None and item != "" and item != []:
                 flat[path if path not in flat else f"{path}_2"] = _cell(item, depth)
-    if len(flat) > COLUMNS_MAX:
-        raise UnusableRow("TOO_MANY_FIELDS", f"more than {COLUMNS_MAX} fields")
+    if len(flat) > limits.COLUMNS_MAX:
+        raise UnusableRow("TOO_MANY_FIELDS", f"more than {limits.COLUMNS_MAX} fields")
     return flat
 
 
 def _cell(item: Any, depth: int) -> Any:
     if isinstance(item, str):
-        if len(item) > FIELD_BYTES_MAX:
-            raise UnusableRow("FIELD_TOO_LONG", f"a value is longer than {FIELD_BYTES_MAX} characters")
+        if len(item) > limits.FIELD_BYTES_MAX:
+            raise UnusableRow("FIELD_TOO_LONG", f"a value is longer than {limits.FIELD_BYTES_MAX} characters")
         return item
     if isinstance(item, bool):
         return "true" if item else "false"
@@ -110,8 +100,8 @@ def _check_depth(item: Any, depth: int) -> None:
     level = [item]
     while level:
         depth += 1
-        if depth > DEPTH_MAX:
-            raise UnusableRow("TOO_DEEP", f"nested deeper than {DEPTH_MAX} levels")
+        if depth > limits.DEPTH_MAX:
+            raise UnusableRow("TOO_DEEP", f"nested deeper than {limits.DEPTH_MAX} levels")
         level = [
             part
             for outer in level
@@ -136,7 +126,7 @@ class _Rows:
 
     @property
     def full(self) -> bool:
-        return len(self) >= BATCH_ROWS or len(self.columns) >= COLUMNS_MAX
+        return len(self) >= BATCH_ROWS or len(self.columns) >= limits.COLUMNS_MAX
 
     def add(self, read: Callable[[], Any], raw: Callable[[], str]) -> None:
         """Adds the row that `read` gives, or a reject that says why it cannot."""
@@ -149,7 +139,7 @@ class _Rows:
         except UnusableRow as exc:
             self.reject(exc.reason, str(exc), raw())
         except RecursionError:
-            self.reject("TOO_DEEP", f"nested deeper than {DEPTH_MAX} levels", raw())
+            self.reject("TOO_DEEP", f"nested deeper than {limits.DEPTH_MAX} levels", raw())
         except UnicodeEncodeError:
             self.reject("INVALID_TEXT", "the row holds half of a surrogate pair", raw())
         except ValueError as exc:
@@ -200,7 +190,7 @@ class JsonLinesReader:
         skipping = False  # inside a line that is too long and already told
         with Utf8Source(self._path, self._encoding) as source:
             while not final:
-                data = source.read(BLOCK_BYTES)
+                data = source.read(limits.BLOCK_BYTES)
                 final = not data
                 buffer += data
                 end = len(buffer) if final else last_line_end(buffer)
@@ -208,7 +198,7 @@ class JsonLinesReader:
                 buffer = buffer[end:]
                 if skipping and end:
                     lines, skipping = lines[1:], False
-                if len(buffer) > ROW_BYTES_MAX and not final:
+                if len(buffer) > limits.ROW_BYTES_MAX and not final:
                     # No line end in sight: the whole line is rejected now, and its rest skipped.
                     if not skipping:
                         lines.append(buffer)
@@ -235,8 +225,8 @@ class JsonLinesReader:
 
 def _line_reader(line: bytes) -> Callable[[], Any]:
     def read() -> Any:
-        if len(line) > ROW_BYTES_MAX:
-            raise UnusableRow("ROW_TOO_LONG", f"the row is longer than {ROW_BYTES_MAX} bytes")
+        if len(line) > limits.ROW_BYTES_MAX:
+            raise UnusableRow("ROW_TOO_LONG", f"the row is longer than {limits.ROW_BYTES_MAX} bytes")
         return _DECODER.decode(line.decode())
 
     return read
@@ -277,7 +267,7 @@ class _Text:
         self.text, self.at, self.final = "", 0, False
 
     def more(self) -> None:
-        data = self._source.read(BLOCK_BYTES)
+        data = self._source.read(limits.BLOCK_BYTES)
         self.final = not data
         body = self._rest + data
         cut = len(body)
@@ -322,11 +312,11 @@ def _documents(source: Utf8Source) -> Iterator[tuple[Callable[[], Any], Callable
                 window.at = start
                 end = _balanced_end(window.text, start)
                 if end is None:
-                    if not window.final and len(window.text) - start <= ROW_BYTES_MAX:
+                    if not window.final and len(window.text) - start <= limits.ROW_BYTES_MAX:
                         window.more()
                         continue
                     end = _resume(window, start)
-                yield _raiser(exc), _text_raw(window.text[start : min(end, start + ROW_BYTES_MAX)])
+                yield _raiser(exc), _text_raw(window.text[start : min(end, start + limits.ROW_BYTES_MAX)])
                 window.at = end
             else:
                 yield _giver(value), _text_raw_lazily(window, start)
@@ -358,7 +348,7 @@ def _resume(window: _Text, start: int) -> int:
             return match.end()
         if window.final:
             return len(window.text)
-        if len(window.text) - start > 4 * ROW_BYTES_MAX:
+        if len(window.text) - start > 4 * limits.ROW_BYTES_MAX:
             # Keep only the beginning, which the dead letter shows, and the tail, where the next object may begin.
             window.text = window.text[: start + 4096] + window.text[-64:]
         window.at = 0

@@ -34,4 +34,6 @@ def found(column: str, value: str, fields: str = "*") -> list[dict[str, Any]]:
 
 
 def count(condition: str, **parameters: Any) -> int:
-    return int(writer().query(f"SELECT count() FROM records WHERE {condition}", parameters=parameters).result_rows[0][0])
+    return int(
+        writer().query(f"SELECT count() FROM records WHERE {condition}", parameters=parameters).result_rows[0][0]
+    )

@@ -23,8 +23,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("content", "name", "encoding", "delimiter"), [case[1:] for case in CASES], ids=[c[0] for c in CASES])
-def test_detect_goes_by_content(tmp_path: Path, content: bytes, name: str, encoding: str, delimiter: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "name", "encoding", "delimiter"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_detect_goes_by_content(
+    tmp_path: Path, content: bytes, name: str, encoding: str, delimiter: str | None
+) -> None:
     found = detected(written(tmp_path, "export.dat", content))
     assert found.format == name
     assert found.encoding == encoding

@@ -11,6 +11,7 @@ from django.test import override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.clickhouse.locks import try_lock, unlock
 from ingestion import jobs
 from ingestion.jobs import inspect
 from ingestion.models import DeadLetter, IngestionJob
@@ -77,7 +78,9 @@ def test_stop_between_chunks_and_go_on(tmp_path: Path, small_blocks: None) -> No
     city = mark()
     path = written(tmp_path, "a.csv", people(city, range(100)))
     seen: list[int] = []
-    job = loaded(path, chunk_rows=20, on_progress=lambda job: seen.append(job.rows_read), should_stop=lambda: len(seen) > 2)
+    job = loaded(
+        path, chunk_rows=20, on_progress=lambda job: seen.append(job.rows_read), should_stop=lambda: len(seen) > 2
+    )
     assert (job.state, job.error_code) == ("stopped", "STOPPED")
     stopped_at = counts(job)
     assert 0 < stopped_at[0] < 100
@@ -92,7 +95,9 @@ def test_an_attempt_that_died_before_its_checkpoint_is_repeated_exactly(tmp_path
     city = mark()
     path = written(tmp_path, "a.csv", people(city, [*range(60), *range(10)], extra="broken\n"))
     seen: list[int] = []
-    job = loaded(path, chunk_rows=20, on_progress=lambda job: seen.append(job.rows_read), should_stop=lambda: len(seen) > 1)
+    job = loaded(
+        path, chunk_rows=20, on_progress=lambda job: seen.append(job.rows_read), should_stop=lambda: len(seen) > 1
+    )
     first_chunk = counts(job)[0]
     # What kill -9 leaves between the insert and the checkpoint: rows in the store, nothing of them in the job.
     at = found("city", city, "ingested_at")[0]["ingested_at"].replace(tzinfo=UTC)
@@ -114,10 +119,10 @@ def test_a_job_that_a_living_process_works_on_is_left_alone(tmp_path: Path) -> N
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        jobs.try_lock(jobs._job_lock(job))
+        try_lock(jobs._job_lock(job))
         held.set()
         release.wait(20)
-        jobs.unlock(jobs._job_lock(job))
+        unlock(jobs._job_lock(job))
         connection.close()
 
     thread = threading.Thread(target=hold)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.formats import json_rows
-from ingestion.formats.batches import DEPTH_MAX, ROW_BYTES_MAX
+from ingestion.formats import limits
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader, UnusableRow, flatten
+from ingestion.formats.limits import DEPTH_MAX, ROW_BYTES_MAX
 from tests.ingestion.files import batches, rejects, rows, written
 
 
@@ -20,7 +20,9 @@ def test_numbers_keep_the_text_they_were_written_with(tmp_path: Path) -> None:
 
 
 def test_nested_objects_become_paths_and_lists_stay_json(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.jsonl", '{"id": {"x": 1}, "tags": ["a", 2, {"b": null, "c": true}], "no": null, "e": ""}\n')
+    path = written(
+        tmp_path, "a.jsonl", '{"id": {"x": 1}, "tags": ["a", 2, {"b": null, "c": true}], "no": null, "e": ""}\n'
+    )
     batch = batches(path)[0]
     assert batch.rows.to_pylist() == [{"id.x": "1", "tags": '["a","2",{"c":"true"}]'}]
     assert batch.rows.schema.field("tags").metadata == {b"json": b"array"}
@@ -125,8 +127,8 @@ def test_array_and_lines_give_the_same_rows_whatever_the_blocks(
     folder = tmp_path_factory.mktemp("json")
     array = written(folder, "a.json", json.dumps(objects, indent=1))
     lines = written(folder, "a.jsonl", "\n".join(json.dumps(item) for item in objects))
-    before = json_rows.BLOCK_BYTES
-    json_rows.BLOCK_BYTES = block
+    before = limits.BLOCK_BYTES
+    limits.BLOCK_BYTES = block
     try:
         outcomes = []
         for reader in (JsonReader(array, encoding="utf-8"), JsonLinesReader(lines, encoding="utf-8")):
@@ -137,7 +139,7 @@ def test_array_and_lines_give_the_same_rows_whatever_the_blocks(
                 found += [(reject.row, reject.reason) for reject in batch.rejects]
             outcomes.append(sorted(found, key=lambda pair: pair[0]))
     finally:
-        json_rows.BLOCK_BYTES = before
+        limits.BLOCK_BYTES = before
     assert outcomes[0] == outcomes[1]
     assert [pair[0] for pair in outcomes[0]] == list(range(1, len(objects) + 1))
 

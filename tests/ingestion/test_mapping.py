@@ -54,7 +54,10 @@ def test_infer_takes_the_best_alias_and_leaves_the_other_as_metadata() -> None:
 
 
 def test_infer_joins_first_and_last_name_only_without_a_whole_one() -> None:
-    assert targets({"first_name": ["Ann"], "last_name": ["Doe"]}) == {"first_name": "first_name", "last_name": "last_name"}
+    assert targets({"first_name": ["Ann"], "last_name": ["Doe"]}) == {
+        "first_name": "first_name",
+        "last_name": "last_name",
+    }
     assert targets({"first_name": ["Ann"], "last_name": ["Doe"], "full_name": ["Ann Doe"]}) == {"full_name": "name"}
 
 
@@ -86,7 +89,9 @@ def test_infer_notices_last_first_names() -> None:
     assert infer({"name": ["Ann Doe", "Bob Roe"]}).last_first is False
 
 
-@pytest.mark.parametrize(("dates", "day_first"), [(["25/12/2024", "01/02/2024"], True), (["12/25/2024"], False), (["1/2/2024"], False)])
+@pytest.mark.parametrize(
+    ("dates", "day_first"), [(["25/12/2024", "01/02/2024"], True), (["12/25/2024"], False), (["1/2/2024"], False)]
+)
 def test_infer_notices_day_first_dates(dates: list[str], day_first: bool) -> None:
     assert infer({"name": ["Ann"], "created": dates}).day_first is day_first
 

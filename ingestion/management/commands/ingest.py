@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any, cast
 
 from clickhouse_connect.driver.exceptions import DatabaseError
 from django.core.management.base import BaseCommand, CommandError
@@ -75,8 +75,8 @@ class Command(BaseCommand):
         if not 1 <= options["chunk_rows"] <= CHUNK_ROWS_MAX:
             raise CommandError(f"--chunk-rows must be between 1 and {CHUNK_ROWS_MAX:,}.", returncode=REFUSED)
         self.as_json: bool = options["as_json"]
-        self.console = Console(file=self.stdout, soft_wrap=False)
-        self.errors = Console(file=self.stderr, soft_wrap=True, highlight=False)
+        self.console = Console(file=cast(IO[str], self.stdout), soft_wrap=False)
+        self.errors = Console(file=cast(IO[str], self.stderr), soft_wrap=True, highlight=False)
         self.stop = False
         before = {number: signal.signal(number, self._ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -1,0 +1,8 @@
+"""What a file can force on us at most: sizes in bytes, counts of columns and levels."""
+
+BLOCK_BYTES = 8 * 1024 * 1024
+ROW_BYTES_MAX = 1024 * 1024
+FIELD_BYTES_MAX = 256 * 1024
+COLUMNS_MAX = 1000
+DEPTH_MAX = 32
+RAW_TEXT_MAX = 4096
