@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -147,6 +147,7 @@ class AdminSecretView(APIView):
             raise InvalidAdminSecret("Send the operators' secret in the X-Admin-Secret header.")
 
 
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "integer"}]})
 class AccountReference(serializers.Field[Any, Any, Any, Any]):
     """An account's UUID or its customer number, as text or as a number."""
 

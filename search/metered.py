@@ -77,8 +77,10 @@ def held(call: Call, *, amount: int) -> Iterator[Hold]:
     """Holds `amount` credits; whatever is raised inside releases them and, as a refusal, tells the balance."""
     try:
         hold = metering.admit(api_key=call.api_key, endpoint=call.endpoint, amount=amount)
-    except InsufficientCredits as refusal:
-        refusal.headers.update({"X-Credits-Used": "0", "X-Credits-Remaining": str(refusal.details["available"])})
+    except DomainError as refusal:
+        refusal.headers["X-Credits-Used"] = "0"
+        if isinstance(refusal, InsufficientCredits):
+            refusal.headers["X-Credits-Remaining"] = str(refusal.details["available"])
         raise
     try:
         yield hold

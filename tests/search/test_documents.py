@@ -1,9 +1,11 @@
 """The API's own description: complete, self-contained, and true about addresses."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 OPERATIONS = {
@@ -32,6 +34,10 @@ def document() -> dict[str, Any]:
 
 def test_schema_is_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
+
+
+def test_schema_is_valid_and_made_without_a_warning(tmp_path: Path) -> None:
+    call_command("spectacular", validate=True, fail_on_warn=True, file=str(tmp_path / "schema.yaml"))
 
 
 def test_schema_describes_each_operation_once(document: dict[str, Any]) -> None:
