@@ -163,12 +163,16 @@ def stop(program: Program) -> bool:
             with contextlib.suppress(psutil.Error):
                 survivor.kill()
         psutil.wait_procs(alive, timeout=5)
-        child = _children.pop(process.pid, None)
-        if child is not None:
-            child.wait()
         process = find(program)
+    _reap()
     program.pid_file.unlink(missing_ok=True)
     return first is not None
+
+
+def _reap() -> None:
+    """Take note of children that have ended."""
+    for pid in [pid for pid, child in _children.items() if child.poll() is not None]:
+        del _children[pid]
 
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
