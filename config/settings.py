@@ -282,7 +282,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Access",
                 "items": [
                     _nav("Users", "person", "accounts_user", "accounts.view_user"),
-                    _nav("Roles", "badge", "auth_group", "auth.view_group"),
+                    _nav("Groups", "badge", "auth_group", "auth.view_group"),
                 ],
             },
         ],
