@@ -1,0 +1,1 @@
+"""What `make bench` measures. Every goal is a ratio of two things measured in turns in the same run."""
