@@ -39,7 +39,7 @@ def test_arrow_stream_is_one_valid_stream(client: Client) -> None:
 def test_csv_stream_has_one_header(client: Client) -> None:
     statement = f"SELECT number AS \"a 'name'\", 'x,\"y\"' AS word FROM numbers({ROWS})"
     with client.raw_stream(statement, fmt="CSVWithNames") as stream:
-        lines = list(csv.reader(io.TextIOWrapper(stream, encoding="utf-8")))
+        lines = list(csv.reader(io.StringIO(stream.read().decode())))
     assert lines[0] == ["a 'name'", "word"]
     assert (len(lines), lines[ROWS]) == (ROWS + 1, [str(ROWS - 1), 'x,"y"'])
 
