@@ -29,6 +29,7 @@ TRIM = Script(_LUA / "trim.lua")
 
 LEDGER, USAGE = "ledger", "usage"
 RELEASE = "release"
+IDEMPOTENCY_KEPT_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,13 @@ def _int(reply: bytes | int) -> int:
     return int(reply) if reply != b"" else 0
 
 
-def admit(*, key: PresentedKey, amount: int, operation: str, attempt: str, endpoint: str) -> Admission:
-    """Decides a call; `amount` 0 only identifies the caller and counts the rate window."""
+def admit(
+    *, key: PresentedKey, amount: int, operation: str, attempt: str, endpoint: str, idempotency: str = ""
+) -> Admission:
+    """Decides a call; `amount` 0 only identifies the caller and counts the rate window.
+
+    `idempotency` names the caller's idempotency key; its operation is remembered for 24 h.
+    """
     number = key.account_number
     reply = ADMIT.call(
         keys=[
@@ -114,6 +120,7 @@ def admit(*, key: PresentedKey, amount: int, operation: str, attempt: str, endpo
             _operation_key(number, operation),
             _holds_key(number % PARTITIONS),
             journal_key(number % PARTITIONS),
+            f"{partition_tag(number)}:idem:{number}:{idempotency}",
         ],
         args=[
             key.digest,
@@ -126,6 +133,7 @@ def admit(*, key: PresentedKey, amount: int, operation: str, attempt: str, endpo
             number,
             key.public_id,
             endpoint,
+            IDEMPOTENCY_KEPT_MS if idempotency else "",
         ],
     )
     status = reply[0].decode()
@@ -154,8 +162,12 @@ def settle(
     key_id: str,
     endpoint: str,
     usage: str,
+    kept_ms: int,
 ) -> Charge:
-    """Charges the operation up to `total` credits, or with `RELEASE` only what it has paid already."""
+    """Charges the operation up to `total` credits, or with `RELEASE` only what it has paid already.
+
+    The result is kept for `kept_ms`, so that the same settle again, or a replay, charges nothing.
+    """
     reply = SETTLE.call(
         keys=_settle_keys(account_number, operation),
         args=[
@@ -166,7 +178,7 @@ def settle(
             amount,
             deadline_ms,
             settings.HOLD_S * 1000,
-            settings.RESULT_KEPT_S * 1000,
+            kept_ms,
             key_id,
             account_number,
             usage,

@@ -4,6 +4,7 @@
 the work, for less time than the hold lives. Rows may leave only after `settle` has returned.
 """
 
+import hashlib
 import time
 import uuid
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from django.conf import settings
 
 from accounts import keys
 from accounts.keys import PresentedKey
-from config.errors import DomainError, TemporarilyUnavailable
+from config.errors import DomainError, InvalidRequest, TemporarilyUnavailable
 from config.redis import RedisUnavailable
 from credits import counters, loading
 from credits.unknown_keys import UnknownKeys
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 LOADS_MAX = 3
 SETTLE_TRIES = 3
 QUERY_TEXT_MAX = 2048
+IDEMPOTENCY_KEY_LENGTH_MAX = 128
 UNLIMITED = 10**9  # what the headers show of a key without a limit: a number, so that every client can parse it
 
 
@@ -60,7 +62,10 @@ class Caller:
 
 @dataclass(slots=True)
 class Hold:
-    """Credits set aside for one request. `available` is what the account could still spend beside it."""
+    """Credits set aside for one request. `available` is what the account could still spend beside it.
+
+    `replayed`: the same idempotency key was settled before; the request runs again, holds nothing and is not charged.
+    """
 
     account_number: int
     key_id: str
@@ -71,6 +76,8 @@ class Hold:
     deadline_ms: int
     available: int
     rate: RateWindow
+    kept_ms: int
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,20 @@ class InsufficientCredits(DomainError):
     code = "INSUFFICIENT_CREDITS"
 
 
+class IdempotencyInProgress(DomainError):
+    """409: another attempt with this idempotency key is still running."""
+
+    status = 409
+    code = "IDEMPOTENCY_IN_PROGRESS"
+
+
+class IdempotencyMismatch(DomainError):
+    """422: this idempotency key was used within 24 hours for another request."""
+
+    status = 422
+    code = "IDEMPOTENCY_MISMATCH"
+
+
 class HoldExpired(DomainError):
     """504: the request outlived its hold. Nothing was charged and nothing may be delivered."""
 
@@ -122,6 +143,8 @@ class HoldExpired(DomainError):
     code = "QUERY_TIMEOUT"
 
 
+# The namespace of operations that an idempotency key names; changing it would forget every key.
+_OPERATIONS = uuid.UUID("6d3b0f0e-6a4f-4a56-9c0e-1d6f1f1f7a35")
 _unknown_keys = UnknownKeys(size_max=10_000, kept_s=30)
 
 
@@ -135,22 +158,45 @@ def identify(*, api_key: str | None, endpoint: str) -> Caller:
     return Caller(key.account_number, key.public_id, _window(admission))
 
 
-def admit(*, api_key: str | None, endpoint: str, amount: int) -> Hold:
-    """Holds `amount` credits (at least 1) for a request. Raises as `identify`, and `InsufficientCredits`."""
+def admit(*, api_key: str | None, endpoint: str, amount: int, idempotency_key: str = "", body: bytes = b"") -> Hold:
+    """Holds `amount` credits (at least 1) for a request. Raises as `identify`, and `InsufficientCredits`.
+
+    With an `idempotency_key` the operation is UUIDv5 of account, endpoint, key and `body`, so that it is charged once in
+    24 h however often it is sent. Raises `IdempotencyInProgress`, `IdempotencyMismatch`, and `InvalidRequest` for a key
+    that is too long.
+    """
     key = _presented(api_key)
-    operation, attempt = str(uuid.uuid4()), uuid.uuid4().hex
-    admission = _decide(key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint)
+    operation, attempt, idempotency = str(uuid.uuid4()), uuid.uuid4().hex, ""
+    if idempotency_key:
+        idempotency, operation = _idempotent(key, endpoint, idempotency_key, body)
+    admission = _decide(
+        key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint, idempotency=idempotency
+    )
+    replayed = admission.status == "REPLAY"
     return Hold(
         account_number=key.account_number,
         key_id=key.public_id,
         operation=operation,
         attempt=attempt,
         endpoint=endpoint,
-        amount=amount,
+        amount=0 if replayed else amount,
         deadline_ms=admission.deadline_ms,
         available=admission.available,
         rate=_window(admission),
+        kept_ms=counters.IDEMPOTENCY_KEPT_MS if idempotency else settings.RESULT_KEPT_S * 1000,
+        replayed=replayed,
     )
+
+
+def _idempotent(key: PresentedKey, endpoint: str, idempotency_key: str, body: bytes) -> tuple[str, str]:
+    """(name under which the key is remembered, operation) of an idempotency key; both belong to the account alone."""
+    if len(idempotency_key) > IDEMPOTENCY_KEY_LENGTH_MAX:
+        raise InvalidRequest(
+            "The Idempotency-Key is too long.",
+            details={"Idempotency-Key": f"at most {IDEMPOTENCY_KEY_LENGTH_MAX} characters"},
+        )
+    name = uuid.uuid5(_OPERATIONS, f"{key.account_number}\n{endpoint}\n{idempotency_key}")
+    return name.hex, str(uuid.uuid5(name, hashlib.sha256(body).hexdigest()))
 
 
 def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -> Settlement:
@@ -160,6 +206,8 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
     asked for again with the same attempt, which charges nothing twice. Raises `HoldExpired`, `InsufficientCredits`
     (Redis lost the hold and the balance no longer covers it), `TemporarilyUnavailable`.
     """
+    if hold.replayed:
+        return Settlement(0, hold.available)
     charge = _settle(hold, total, usage, final=final)
     if charge.status == "OK":
         hold.deadline_ms = charge.deadline_ms or hold.deadline_ms
@@ -173,6 +221,8 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
 
 def release(hold: Hold, *, usage: Usage) -> Settlement:
     """Gives back what the request has not paid. Never raises for a store that is away: the sweep will release it."""
+    if hold.replayed:
+        return Settlement(0, hold.available)
     try:
         charge = _settle(hold, counters.RELEASE, usage, final=True)
     except TemporarilyUnavailable:
@@ -207,12 +257,21 @@ def _invalid_key() -> KeyRefused:
     return KeyRefused("This API key is not valid. Check that it was copied whole, or create a new one.")
 
 
-def _decide(key: PresentedKey, *, amount: int, operation: str, attempt: str, endpoint: str) -> counters.Admission:
+def _decide(
+    key: PresentedKey, *, amount: int, operation: str, attempt: str, endpoint: str, idempotency: str = ""
+) -> counters.Admission:
     if _unknown_keys.holds(key.public_id):
         raise _invalid_key()
     for _ in range(LOADS_MAX):
         try:
-            admission = counters.admit(key=key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint)
+            admission = counters.admit(
+                key=key,
+                amount=amount,
+                operation=operation,
+                attempt=attempt,
+                endpoint=endpoint,
+                idempotency=idempotency,
+            )
             if admission.status != "LOAD":
                 return _accepted(admission, amount)
             known = loading.load_key(key.public_id)
@@ -226,7 +285,7 @@ def _decide(key: PresentedKey, *, amount: int, operation: str, attempt: str, end
 
 def _accepted(admission: counters.Admission, amount: int) -> counters.Admission:
     match admission.status:
-        case "OK":
+        case "OK" | "REPLAY":
             return admission
         case "SHORT":
             error: DomainError = _insufficient(required=amount, available=admission.available, held=admission.held)
@@ -244,6 +303,16 @@ def _accepted(admission: counters.Admission, amount: int) -> counters.Admission:
             error = KeyRevoked("This API key was revoked. Create a new one.")
         case "SUSPENDED":
             error = AccountSuspended("This account is suspended. Write to the operator of this service.")
+        case "IN_PROGRESS":
+            error = IdempotencyInProgress(
+                "Another request with this Idempotency-Key is still running. Wait for its answer, then send this again.",
+                headers={"Retry-After": "1"},
+            )
+        case "MISMATCH":
+            error = IdempotencyMismatch(
+                "This Idempotency-Key was used for another request. Use a new key for a new request.",
+                details={"Idempotency-Key": "used with another body within 24 hours"},
+            )
         case "JOURNAL_FULL":
             log.error("journal_full")
             error = TemporarilyUnavailable(
@@ -283,6 +352,7 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
         "key_id": hold.key_id,
         "endpoint": hold.endpoint,
         "usage": _usage_json(usage) if usage else "",
+        "kept_ms": hold.kept_ms,
     }
     for attempt_left in reversed(range(SETTLE_TRIES)):
         try:

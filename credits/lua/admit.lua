@@ -1,12 +1,13 @@
 -- Decides one call: key, rate window, balance; then holds the credits it may cost.
 -- KEYS: 1 account hash, 2 key hash, 3 rate window (list of call times, newest first), 4 result of the operation,
---       5 holds by deadline, 6 journal
+--       5 holds by deadline, 6 journal, 7 operation of the idempotency key
 -- ARGV: 1 digest of the presented key, 2 amount to hold (0: identify only, no hold), 3 operation, 4 attempt,
 --       5 hold in ms, 6 default requests per minute, 7 most events the journal may hold, 8 account number,
---       9 key id, 10 endpoint
+--       9 key id, 10 endpoint, 11 ms an idempotency key is remembered ('' when the call has none)
 -- Returns {status, a, b, limit, remaining, reset_ms}; limit '' means none.
 --   OK: a = deadline in ms, b = credits available after the hold     SHORT: a = credits available, b = credits held
---   RATE: reset_ms = wait     LOAD | INVALID_KEY | REVOKED | SUSPENDED | IN_PROGRESS | JOURNAL_FULL: nothing happened
+--   RATE: reset_ms = wait     REPLAY: the operation was settled before; a = what it paid, b = credits available
+--   LOAD | INVALID_KEY | REVOKED | SUSPENDED | IN_PROGRESS | MISMATCH | JOURNAL_FULL: nothing happened
 local WINDOW_MS = 60000
 
 local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held')
@@ -43,7 +44,15 @@ local function window()
   return int(limit), math.max(0, limit - redis.call('LLEN', KEYS[3])), reset
 end
 
+local paid_before
 if amount > 0 then
+  -- The same idempotency key with another body is another operation.
+  if ARGV[11] ~= '' then
+    local known = redis.call('GET', KEYS[7])
+    if known and known ~= ARGV[3] then
+      return {'MISMATCH'}
+    end
+  end
   local hold = redis.call('HGET', KEYS[1], 'h:' .. ARGV[3])
   if hold then
     local deadline, attempt = string.match(hold, '^%S+ (%S+) (%S+)')
@@ -53,8 +62,15 @@ if amount > 0 then
     -- The same attempt again, its first reply lost: the same answer, and the window is not counted twice.
     return {'OK', deadline, int(available), window()}
   end
-  if redis.call('EXISTS', KEYS[4]) == 1 then
-    return {'IN_PROGRESS'}
+  local result = redis.call('GET', KEYS[4])
+  if result then
+    -- What was settled is not charged again. A released attempt that paid nothing may be followed by another one.
+    local known_attempt, known_total, state = string.match(result, '^(%S+) (%S+) (%S+)')
+    if state == 'settled' or tonumber(known_total) > 0 then
+      paid_before = known_total
+    elseif known_attempt == ARGV[4] then
+      return {'IN_PROGRESS'}
+    end
   end
   if redis.call('XLEN', KEYS[6]) >= tonumber(ARGV[7]) then
     return {'JOURNAL_FULL'}
@@ -73,6 +89,9 @@ end
 if amount == 0 then
   return {'OK', 0, int(available), shown, left, reset}
 end
+if paid_before then
+  return {'REPLAY', paid_before, int(available), shown, left, reset}
+end
 if available < amount then
   return {'SHORT', int(available), account[5], shown, left, reset}
 end
@@ -81,4 +100,7 @@ redis.call('HINCRBY', KEYS[1], 'held', int(amount))
 redis.call('HSET', KEYS[1], 'h:' .. ARGV[3],
   table.concat({int(amount), int(deadline), ARGV[4], ARGV[9], '0', ARGV[10]}, ' '))
 redis.call('ZADD', KEYS[5], int(deadline), ARGV[8] .. ':' .. ARGV[3])
+if ARGV[11] ~= '' then
+  redis.call('SET', KEYS[7], ARGV[3], 'PX', ARGV[11])
+end
 return {'OK', int(deadline), int(available - amount), shown, left, reset}

@@ -110,6 +110,22 @@ def test_a_load_that_was_overtaken_is_not_switched_on() -> None:
     assert counters.inspect(account.number).balance == 30
 
 
+def test_holds_do_not_survive_a_load() -> None:
+    customer = make_customer(credits=30)
+    hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=4)
+    key = counters.account_key(customer.number)
+    money().hset(key, "gen", "0" * 40)
+    loading.load_account(customer.number)
+    assert (counters.inspect(customer.number).held, money().hexists(key, f"h:{hold.operation}")) == (0, False)
+
+
+def test_an_epoch_is_raised_by_one_load_alone() -> None:
+    account = make_account(credits=30)
+    epoch = Account.objects.get(pk=account.pk).epoch
+    assert loading._raise_epoch(account.number, epoch) == (epoch + 1, 30, 0, 1)
+    assert loading._raise_epoch(account.number, epoch) is None
+
+
 def test_a_load_whose_successor_was_lost_is_not_switched_on() -> None:
     account = make_account(credits=30)
     money().flushall()

@@ -94,6 +94,7 @@ def test_settle_after_release_charges_nothing() -> None:
     customer = make_customer(credits=100)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=11)
     metering.release(hold, usage=make_usage())
+    time.sleep(0.01)
     with pytest.raises(metering.HoldExpired):
         metering.settle(hold, total=2, usage=make_usage())
     assert counters.inspect(customer.number).balance == 100

@@ -15,7 +15,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COPIED = ("accounts", "config", "credits", "embedded", "ingestion", "search", "templates", "tests")
-MACHINE = "tests/credits/test_protocol_machine.py"
 TIMEOUT_S = 300
 
 
@@ -93,6 +92,18 @@ FAULTS = [
         "  if false then\n    local deadline",
     ),
     Fault(
+        "a replay is charged again",
+        "credits/lua/admit.lua",
+        "if paid_before then",
+        "if false then",
+    ),
+    Fault(
+        "an idempotency key is not tied to its body",
+        "credits/lua/admit.lua",
+        "if known and known ~= ARGV[3] then",
+        "if false then",
+    ),
+    Fault(
         "the rate window is counted and not enforced",
         "credits/lua/admit.lua",
         "if left <= 0 then",
@@ -128,7 +139,6 @@ FAULTS = [
         "credits/lua/load.lua",
         "redis.call('DEL', KEYS[1])",
         "",
-        MACHINE,
     ),
     Fault(
         "a slower load overwrites a later one",
@@ -201,7 +211,6 @@ FAULTS = [
         "credits/loading.py",
         "WHERE number = %s AND epoch = %s",
         "WHERE number = %s AND epoch <= %s + 1000",
-        f"{MACHINE} tests/credits/test_loading.py",
     ),
     Fault(
         "a load is switched on without reading the epoch again",
