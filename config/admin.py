@@ -69,7 +69,7 @@ def _keys() -> Tile:
 def _balances() -> Tile:
     """Credits in balances."""
     total = Account.objects.aggregate(total=Sum("balance"))["total"] or 0
-    return Tile("Credits in balances", short_figure(total), "booked, all customers", _list("accounts_account", "o=-5"))
+    return Tile("Credits in balances", short_figure(total), "booked, all customers", _list("accounts_account", "o=-3"))
 
 
 def _topped_up() -> Tile:

@@ -9,9 +9,11 @@ from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpResponse
+from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, reverse
 from django.utils import timezone
 
+from config.errors import handler500
 from credits import counters, ledger, metering
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
 from ingestion.models import IngestionJob
@@ -178,3 +180,18 @@ def test_live_balances_of_a_page_are_one_round_trip(monkeypatch: pytest.MonkeyPa
     get("accounts_account_changelist", operator())
     assert len(trips) == 1
     assert trips[0] >= 2
+
+
+def test_a_refused_page_says_what_to_do() -> None:
+    response = get("accounts_account_changelist", stranger())
+    assert "You may not open this page" in response.content.decode()
+
+
+def test_an_unknown_address_of_the_admin_says_so() -> None:
+    response = client_of(operator()).get("/admin/accounts/nothing/")
+    assert (response.status_code, "There is nothing here" in response.content.decode()) == (404, True)
+
+
+def test_a_page_that_fails_says_where_to_look() -> None:
+    response = handler500(RequestFactory().get("/admin/", headers={"accept": "text/html"}))
+    assert (response.status_code, "the health page" in response.content.decode()) == (500, True)

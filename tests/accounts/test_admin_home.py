@@ -45,6 +45,16 @@ def test_every_figure_leads_to_its_list(title: str) -> None:
     assert client.get(tile(client.get("/admin/"), title).url).status_code == 200
 
 
+def test_credits_in_balances_leads_to_the_largest_balances_first() -> None:
+    make_account(credits=1)
+    make_account(credits=2)
+    client = client_of(operator())
+    response = client.get(tile(client.get("/admin/"), "Credits in balances").url)
+    balances = [account.balance for account in response.context["cl"].result_list]
+    assert len(balances) >= 2
+    assert balances == sorted(balances, reverse=True)
+
+
 def test_home_says_that_every_store_answers() -> None:
     assert [(store["name"], store["word"]) for store in home().context["stores"]] == [
         ("PostgreSQL", "answers"),
