@@ -62,14 +62,14 @@ class Loader:
         """
         if records.num_rows == 0:
             return Loaded(0, 0)
-        first = pl.Series(pl.from_arrow(records.column("id").cast(pa.binary()))).is_first_distinct()
-        unique = records if first.all() else records.filter(first.to_arrow())
+        ids = records.column("id")
+        new = pl.Series(pl.from_arrow(ids.cast(pa.binary()))).is_first_distinct()
         with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
             self._wait_for_inserts_in_flight()
-            known, own = self._known(unique.column("id"), at)
-            fresh = unique
+            known, own = self._known(ids, at)
             if len(known):
-                fresh = unique.filter(pa.compute.invert(pa.compute.is_in(unique.column("id"), value_set=known)))
+                new = new & ~pl.Series(pl.from_arrow(pa.compute.is_in(ids, value_set=known)))
+            fresh = records if new.all() else records.filter(new.to_arrow())
             if fresh.num_rows:
                 self._insert(fresh, chunk=chunk, at=at)
         if fresh.num_rows:

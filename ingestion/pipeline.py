@@ -13,6 +13,8 @@ from ingestion.formats.batches import Batch, Reader, Reject
 from ingestion.mapping import Mapping
 
 QUEUE_CHUNKS = 1
+# Where rows are wide, a chunk ends by its bytes: three of them are in memory at once.
+CHUNK_BYTES = 48 * 1024 * 1024
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Chunk:
 
 
 def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Generator[Chunk]:
-    """The chunks of a file after the first `skip`, in order; each is whole batches of at least `chunk_rows` rows, but the last.
+    """The chunks of a file after the first `skip`, in order: each the batches that reach `chunk_rows` rows or CHUNK_BYTES.
 
     The same file, mapping and `chunk_rows` always give the same chunks. Reading runs one chunk ahead of the consumer.
     """
@@ -73,36 +75,35 @@ def _put(
 
 def _chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> Iterator[Chunk]:
     number, rows = 0, 0
-    pending: list[Batch] = []
-    begun = time.monotonic()
-    for batch in reader:
-        pending.append(batch)
-        rows += batch.rows_read
-        if rows >= chunk_rows:
-            if number >= skip:
-                yield _make(number, pending, mapping, time.monotonic() - begun)
-            number, rows, pending = number + 1, 0, []
-            begun = time.monotonic()
-    if pending and number >= skip:
-        yield _make(number, pending, mapping, time.monotonic() - begun)
-
-
-def _make(number: int, batches: list[Batch], mapping: Mapping, read_s: float) -> Chunk:
-    begun = time.monotonic()
-    tables: list[pa.RecordBatch] = []
+    parts: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
-    for batch in batches:
-        clean, rejected = normalise(batch.rows, mapping)
-        tables.append(clean)
-        rejects += batch.rejects
-        rejects += rejected_rows(batch, rejected)
-    return Chunk(
-        number=number,
-        records=pa.Table.from_batches(tables, schema=CLEAN_SCHEMA),
-        rejects=sorted(rejects, key=lambda reject: reject.row),
-        bytes_read=sum(batch.bytes_read for batch in batches),
-        seconds={"read": read_s, "normalise": time.monotonic() - begun},
-    )
+    bytes_read = 0
+    seconds = {"read": 0.0, "normalise": 0.0}
+    begun = time.monotonic()
+
+    def chunk() -> Chunk:
+        table = pa.Table.from_batches(parts, schema=CLEAN_SCHEMA)
+        return Chunk(number, table, sorted(rejects, key=lambda reject: reject.row), bytes_read, seconds)
+
+    for batch in reader:
+        seconds["read"] += time.monotonic() - begun
+        rows += batch.rows_read
+        bytes_read += batch.bytes_read
+        if number >= skip:
+            begun = time.monotonic()
+            clean, rejected = normalise(batch.rows, mapping)
+            parts.append(clean)
+            rejects += batch.rejects
+            rejects += rejected_rows(batch, rejected)
+            seconds["normalise"] += time.monotonic() - begun
+        if rows >= chunk_rows or bytes_read >= CHUNK_BYTES:
+            if number >= skip:
+                yield chunk()
+            number, rows, bytes_read = number + 1, 0, 0
+            parts, rejects, seconds = [], [], {"read": 0.0, "normalise": 0.0}
+        begun = time.monotonic()
+    if rows and number >= skip:
+        yield chunk()
 
 
 def rejected_rows(batch: Batch, rejected: pa.RecordBatch) -> list[Reject]:

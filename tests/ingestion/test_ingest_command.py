@@ -18,7 +18,7 @@ from django.core.management import CommandError, call_command
 from ingestion.generator import KNOWN_ID, write
 from ingestion.models import DeadLetter, IngestionJob
 from tests.ingestion.files import written
-from tests.ingestion.stored import count, counts, mark
+from tests.ingestion.stored import count, counts, found, mark
 
 pytestmark = pytest.mark.usefixtures("stores")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -229,3 +229,27 @@ def test_the_known_record_is_found_by_its_own_id(tmp_path: Path) -> None:
     job = json.loads(ingest(tmp_path / "a.csv", "--json")[1])[0]["job"]
     assert count("user_id = {id:String} AND job_id = {job:UUID}", id=KNOWN_ID, job=job) == 1
     assert count("hasToken(words, 'acme') AND job_id = {job:UUID}", job=job) >= 20
+
+
+def test_an_office_is_found_by_its_city_with_its_zip_as_written(tmp_path: Path) -> None:
+    city = mark()
+    offices = [
+        {"key": "A1", "id": f"A1-{city}", "address": "29 Mill St.", "city": city, "state": "MA", "zip": "02458",
+         "latitude": 42.3548250, "fax": "617-555-0100", "phone": "617-555-0199"},
+        {"key": "B2", "id": "B2-x", "address": "1 Elm Ave.", "city": "Elsewhere", "state": "NJ", "zip": "07860",
+         "latitude": 41, "phone": "973-555-0111"},
+    ]  # fmt: skip
+    text = json.dumps(offices, indent=1).replace("42.354825", "42.3548250")
+    assert ingest(written(tmp_path, "offices.json", text))[0] == 0
+    office = found("city", city)[0]
+    assert (office["user_id"], office["phone"], office["address"]) == (f"A1-{city}", "+16175550199", "29 Mill St.")
+    assert office["metadata"] == '{"fax":"617-555-0100","key":"A1","latitude":"42.3548250","state":"MA","zip":"02458"}'
+
+
+def test_an_artist_is_found_by_either_name(tmp_path: Path) -> None:
+    last = mark().capitalize()
+    text = f'\ufeffid,name,dates,placeOfBirth\r\n10,"{last}, Magdalena",born 1930,Polska\r\n11,"Doe, Ann",,"Bath, England"\r\n'
+    assert ingest(written(tmp_path, "artists.csv", text))[0] == 0
+    assert count("hasAllTokens(words, {words:Array(String)})", words=[last.lower()]) == 1
+    artist = found("name", f"Magdalena {last}")[0]
+    assert artist["metadata"] == '{"dates":"born 1930","placeOfBirth":"Polska"}'
