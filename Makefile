@@ -7,7 +7,7 @@
 export ONCE PORT PYTHON
 VENV := .venv
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip install --quiet --require-hashes --disable-pip-version-check
+PIP := $(RUN) -m pip install -qq --require-hashes --disable-pip-version-check
 # Checks read no settings of this machine and need no engines.
 CHECKED := DEBUG=1 IGNORE_ENV_FILES=1 $(RUN) -W error -W ignore::RuntimeWarning
 # The recipes that serve are single commands without shell syntax, so that make runs them without a shell and a signal to

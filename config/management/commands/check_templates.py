@@ -1,7 +1,7 @@
 """`manage.py check_templates`: compiles every template of the project, so that a typo does not wait for its page."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -17,7 +17,7 @@ class Command(BaseCommand):
         failures: list[str] = []
         paths = [
             path
-            for folder in settings.TEMPLATES[0]["DIRS"]
+            for folder in cast("list[Path]", settings.TEMPLATES[0]["DIRS"])
             for path in sorted(Path(folder).rglob("*"))
             if path.is_file() and path.suffix in {".html", ".txt"}
         ]
