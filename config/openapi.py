@@ -58,6 +58,13 @@ _EXAMPLES: dict[int, list[tuple[str, str, dict[str, Any]]]] = {
     403: [("ACCOUNT_SUSPENDED", "This account is suspended. Write to the operator of this service.", {})],
     404: [("NOT_FOUND", "No person has this id. Ids are case-sensitive.", {"id": "no match"})],
     405: [("METHOD_NOT_ALLOWED", 'Method "GET" not allowed.', {})],
+    409: [
+        (
+            "IDEMPOTENCY_IN_PROGRESS",
+            "Another request with this Idempotency-Key is still running. Wait for it, or use a new key.",
+            {},
+        )
+    ],
     413: [("PAYLOAD_TOO_LARGE", "The request body is larger than 262,144 bytes.", {"body": "at most 262144 bytes"})],
     415: [
         (
@@ -66,7 +73,10 @@ _EXAMPLES: dict[int, list[tuple[str, str, dict[str, Any]]]] = {
             {"content_type": "must be application/json"},
         )
     ],
-    422: [("QUERY_TOO_EXPENSIVE", "The search needs more memory or rows than one request may use.", {})],
+    422: [
+        ("QUERY_TOO_EXPENSIVE", "The search needs more memory or rows than one request may use.", {}),
+        ("IDEMPOTENCY_MISMATCH", "This Idempotency-Key was used before with another request. Use a new one.", {}),
+    ],
     429: [
         (
             "RATE_LIMITED",
@@ -88,7 +98,8 @@ _MEANINGS = {
     405: "The address exists, with another method.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
-    422: "The search passed a limit on memory or rows. Free.",
+    409: "A request with this idempotency key is still running. Free.",
+    422: "The search passed a limit on memory or rows, or the idempotency key was used with another request. Free.",
     429: "Too many requests in a minute; Retry-After says when to come back. Free.",
     500: "A defect on our side. Free.",
     503: "A store is away; Retry-After says when to come back. Free.",
@@ -100,7 +111,7 @@ _HEADERS = {
     "X-Request-ID": "The request's id: your own when it is 1 to 64 characters of A-Z a-z 0-9 . _ : -, else a new one.",
     "X-Credits-Used": "Credits that this request took.",
     "X-Credits-Remaining": "Credits that are left, where known.",
-    "X-RateLimit-Limit": "Requests a minute that the key may make. A key without a limit has none of these headers.",
+    "X-RateLimit-Limit": "Requests a minute that the key may make; 1000000000 without a limit.",
     "X-RateLimit-Remaining": "Requests left in the current window.",
     "X-RateLimit-Reset": "When the window moves, in UNIX seconds.",
     "RateLimit-Policy": 'The policy as IETF httpapi has it, e.g. "minute";q=60;w=60.',

@@ -26,8 +26,7 @@ def page_response(page: Page, *, page_number: int | None, hold: Hold, settlement
         separators=(",", ":"),
     )
     body = b'{"status":"success","data":[' + page.rows + b'],"metadata":' + metadata.encode() + b"}"
-    headers = metered_headers(charged=settlement.charged, available=settlement.available, rate=hold.rate)
-    return HttpResponse(body, content_type=JSON, headers=headers)
+    return HttpResponse(body, content_type=JSON, headers=metered_headers(hold, settlement))
 
 
 def free_response(data: Any, *, rate: RateWindow) -> HttpResponse:
@@ -36,6 +35,13 @@ def free_response(data: Any, *, rate: RateWindow) -> HttpResponse:
     return HttpResponse(body, content_type=JSON, headers={"X-Credits-Used": "0", **rate_headers(rate)})
 
 
-def metered_headers(*, charged: int, available: int, rate: RateWindow) -> dict[str, str]:
-    """`X-Credits-Used`, `X-Credits-Remaining` and the rate window's headers."""
-    return {"X-Credits-Used": str(charged), "X-Credits-Remaining": str(available), **rate_headers(rate)}
+def metered_headers(hold: Hold, settlement: Settlement) -> dict[str, str]:
+    """`X-Credits-Used`, `X-Credits-Remaining`, the rate window's headers, and whether an idempotency key was replayed."""
+    headers = {
+        "X-Credits-Used": str(settlement.charged),
+        "X-Credits-Remaining": str(settlement.available),
+        **rate_headers(hold.rate),
+    }
+    if hold.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return headers

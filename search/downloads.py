@@ -113,5 +113,5 @@ def _headers(query: RecordQuery, hold: Hold, settlement: Settlement) -> dict[str
         "Content-Type": CONTENT_TYPE,
         "Content-Disposition": f'attachment; filename="meterhouse-{name}.csv"',
         "X-Accel-Buffering": "no",
-        **metered_headers(charged=settlement.charged, available=settlement.available, rate=hold.rate),
+        **metered_headers(hold, settlement),
     }

@@ -38,27 +38,30 @@ class PersonNotFound(NotFound):
 
 @dataclass(slots=True)
 class Call:
-    """One request to a metered endpoint: who asks, under which id, what (text for the usage log), and since when."""
+    """One request to a metered endpoint: who asks, under which ids, what (as compact JSON), and since when."""
 
     endpoint: str
     api_key: str | None
     request_id: str
+    idempotency_key: str
     asked: str = ""
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, request: HttpRequest, endpoint: str) -> "Call":
         """The call that `request` makes to `endpoint`."""
-        return cls(endpoint, request.headers.get("X-API-Key"), request_id_of(request))
+        headers = request.headers
+        idempotency_key = headers.get("Idempotency-Key", "").strip()
+        return cls(endpoint, headers.get("X-API-Key"), request_id_of(request), idempotency_key)
 
     def note(self, asked: Any) -> None:
-        """Keep what was asked, as compact JSON, for the usage log."""
-        self.asked = json.dumps(asked, separators=(",", ":"))[:QUERY_TEXT_CHARACTERS_MAX]
+        """Keep what was asked: it makes an idempotency key mean this request alone, and stands in the usage log."""
+        self.asked = json.dumps(asked, separators=(",", ":"))
 
     def usage(self, *, status: int, rows: int) -> Usage:
         """The usage event of this call, ending now."""
         duration_ms = round((time.monotonic() - self.started) * 1000)
-        return Usage(self.request_id, self.endpoint, status, rows, duration_ms, self.asked)
+        return Usage(self.request_id, self.endpoint, status, rows, duration_ms, self.asked[:QUERY_TEXT_CHARACTERS_MAX])
 
 
 @contextmanager
@@ -76,7 +79,13 @@ def reading(call: Call) -> Iterator[None]:
 def held(call: Call, *, amount: int) -> Iterator[Hold]:
     """Holds `amount` credits; whatever is raised inside releases them and, as a refusal, tells the balance."""
     try:
-        hold = metering.admit(api_key=call.api_key, endpoint=call.endpoint, amount=amount)
+        hold = metering.admit(
+            api_key=call.api_key,
+            endpoint=call.endpoint,
+            amount=amount,
+            idempotency_key=call.idempotency_key,
+            body=call.asked.encode(),
+        )
     except DomainError as refusal:
         refusal.headers["X-Credits-Used"] = "0"
         if isinstance(refusal, InsufficientCredits):
@@ -88,9 +97,7 @@ def held(call: Call, *, amount: int) -> Iterator[Hold]:
         status = error.status if isinstance(error, DomainError) else STATUS_DEFECT
         settlement = metering.release(hold, usage=call.usage(status=status, rows=0))
         if isinstance(error, DomainError):
-            error.headers.update(
-                metered_headers(charged=settlement.charged, available=settlement.available, rate=hold.rate)
-            )
+            error.headers.update(metered_headers(hold, settlement))
         raise
 
 

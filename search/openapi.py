@@ -16,11 +16,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from config.openapi import API_KEY, Schema, errors
+from credits.metering import IDEMPOTENCY_KEY_LENGTH_MAX
 from search.query import request as limits
 from search.query.fields import FIELDS, SORTABLE, Field, Kind
 
 # What a metered search answers with beside the errors of every endpoint that takes a key.
-_METERED_ERRORS = (402, 422, 504)
+_METERED_ERRORS = (402, 409, 422, 504)
 
 _TYPES: dict[Kind, Schema] = {
     Kind.TEXT: {"type": ["string", "null"]},
@@ -135,6 +136,17 @@ def _page(description: str, rows: list[dict[str, Any]], *, total: int, returned:
 _PERSON = {"user_id": "usr_123", "email": "user@example.com", "name": "John Doe"}
 
 
+_IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": IDEMPOTENCY_KEY_LENGTH_MAX},
+    OpenApiParameter.HEADER,
+    description=(
+        "Makes the request safe to repeat: within 24 h the same key and request is charged once, and a repetition runs "
+        "again for nothing with `Idempotent-Replayed: true`."
+    ),
+)
+
+
 def _whole(name: str, lowest: int, highest: int, default: int, text: str) -> OpenApiParameter:
     schema = {"type": "integer", "minimum": lowest, "maximum": highest, "default": default}
     return OpenApiParameter(name, schema, description=text)
@@ -160,6 +172,7 @@ query = extend_schema(
     request={"application/json": _QUERY},
     responses={200: _page("Records that match.", [_PERSON], total=25_847, returned=1_000, used=11)},
     extensions=errors(*_METERED_ERRORS, 413, 415),
+    parameters=[_IDEMPOTENCY_KEY],
     examples=[_QUERY_EXAMPLE],
     auth=API_KEY,
     tags=["Search"],
@@ -174,6 +187,7 @@ search = extend_schema(
         _whole("limit", 1, limits.LIMIT_MAX, limits.SEARCH_LIMIT_DEFAULT, "Most records to return."),
         _whole("offset", 0, limits.OFFSET_MAX, 0, "Records to skip."),
         OpenApiParameter("include_total", bool, description="false leaves the total out, which is faster."),
+        _IDEMPOTENCY_KEY,
     ],
     responses={200: _page("Records that match.", [_PERSON], total=1, returned=1, used=1)},
     extensions=errors(*_METERED_ERRORS),
@@ -196,6 +210,7 @@ person = extend_schema(
             OpenApiParameter.PATH,
             examples=[OpenApiExample("A source's id", value="54a4f3f67468693b8cd7b470")],
         ),
+        _IDEMPOTENCY_KEY,
     ],
     responses={200: _page("The person.", [_PERSON], total=1, returned=1, used=1)},
     extensions=errors(*_METERED_ERRORS, 404),
@@ -215,6 +230,7 @@ download = extend_schema(
     parameters=[
         _Q,
         _whole("limit", 1, limits.DOWNLOAD_LIMIT_MAX, limits.DOWNLOAD_LIMIT_DEFAULT, "Most rows to deliver."),
+        _IDEMPOTENCY_KEY,
     ],
     responses={(200, "text/csv"): OpenApiResponse({"type": "string"}, "A header line, then one line a record.")},
     extensions=errors(*_METERED_ERRORS),

@@ -65,7 +65,7 @@ def test_every_reference_in_the_schema_leads_somewhere(document: dict[str, Any])
 
 def test_the_query_documents_every_error_it_answers_with(document: dict[str, Any]) -> None:
     responses = document["paths"]["/api/v1/query"]["post"]["responses"]
-    assert set(responses) == {str(s) for s in (200, 400, 401, 402, 403, 405, 413, 415, 422, 429, 500, 503, 504)}
+    assert set(responses) == {str(s) for s in (200, 400, 401, 402, 403, 405, 409, 413, 415, 422, 429, 500, 503, 504)}
 
 
 def test_every_key_endpoint_asks_for_the_key_in_its_header(document: dict[str, Any]) -> None:
