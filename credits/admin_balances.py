@@ -99,10 +99,17 @@ def _topped_up_page(
     if not top_up.repeated:
         model_admin.log_change(request, account, f"Topped up {entry.amount:,} credits: {entry.reason}")
     account.refresh_from_db()
+    live = live_balances([account.number])[0]
+    waits = live is None or not live.usable
     tiles = [
-        Tile("Balance before", figure(before), "could be spent before"),
+        Tile("Balance before", figure(before), "as booked" if waits else "could be spent before"),
         Tile("Added", figure(0 if top_up.repeated else entry.amount, sign="+"), "just now"),
-        Tile("Balance after", figure(top_up.balance), "can be spent now", tone="good"),
+        Tile(
+            "Balance after",
+            figure(top_up.balance),
+            "as booked" if waits else "can be spent now",
+            tone="" if waits else "good",
+        ),
         Tile("Ledger balance", figure(account.balance), "booked entries"),
     ]
     return result_page(
@@ -115,4 +122,5 @@ def _topped_up_page(
         tiles=tiles,
         entry=entry,
         repeated=top_up.repeated,
+        waits_for=live_state(live),
     )

@@ -15,7 +15,7 @@ from django.utils import timezone
 from credits import counters, ledger, metering
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
 from tests.factories import Customer, make_account, make_customer, make_usage
-from tests.operators import client_of, make_operator, make_staff, page_of, text_of, typed
+from tests.operators import client_of, make_operator, make_staff, page_of, redis_away, text_of, typed
 
 pytestmark = pytest.mark.usefixtures("stores")
 
@@ -64,6 +64,18 @@ def test_top_up_reaches_the_live_balance() -> None:
     account = make_account(credits=1)
     top_up(account)
     assert counters.inspect(account.number).available == 151
+
+
+def test_top_up_without_redis_is_booked_and_says_that_it_waits() -> None:
+    account = make_account(credits=1000)
+    client = client_of(operator())
+    data = {"amount": "150", "reason": "Invoice 7", "reference": "", "form_id": form_id()}
+    with redis_away():
+        response = client.post(page_of(account, "top_up"), data)
+    account.refresh_from_db()
+    assert account.balance == 1150
+    assert "Booked. Redis away:" in text_of(response)
+    assert "can be spent now" not in text_of(response)
 
 
 def test_top_up_submitted_twice_books_once() -> None:
