@@ -56,13 +56,15 @@ class Mapping:
     """A file's whole mapping. Columns that it does not name go to the metadata.
 
     `last_first`: names are written "Last, First". `day_first`: 03/04/2024 is the third of April. `region_column`: a column of
-    US state codes by which phones without a country code are read.
+    US state codes by which phones without a country code are read. `name_parts`: columns that stay in the metadata and make the
+    name of a row whose whole name is empty.
     """
 
     columns: tuple[ColumnMapping, ...]
     last_first: bool = False
     day_first: bool = False
     region_column: str | None = None
+    name_parts: tuple[str, ...] = ()
 
     def source_of(self, target: str) -> str | None:
         """The column that goes to `target`, None when there is none."""
@@ -74,7 +76,7 @@ class Mapping:
     @classmethod
     def from_json(cls, kept: dict[str, Any]) -> "Mapping":
         columns = tuple(ColumnMapping(**{**column, "samples": tuple(column["samples"])}) for column in kept["columns"])
-        return cls(**{**kept, "columns": columns})
+        return cls(**{**kept, "columns": columns, "name_parts": tuple(kept["name_parts"])})
 
 
 def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
@@ -88,9 +90,7 @@ def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
         for target, source, confidence, how in step(filled, taken):
             if target not in taken and source not in {found[0] for found in taken.values()}:
                 taken[target] = (source, confidence, how)
-    if "name" in taken:
-        for part in NAME_PARTS:
-            taken.pop(part, None)
+    parts = [taken.pop(part)[0] for part in NAME_PARTS if part in taken] if "name" in taken else []
     if not any(target not in ("country", "created_date", "status") for target in taken):
         names = ", ".join(list(samples)[:10]) or "none"
         raise NothingMappable(
@@ -111,6 +111,7 @@ def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
         last_first=named is not None and share_of_last_first(filled[named[0]]) > 0.5,
         day_first=dated is not None and slash_dates_are_day_first(filled[dated[0]]),
         region_column=None if "country" in taken or "phone" not in taken else _state_column(filled),
+        name_parts=tuple(parts),
     )
 
 

@@ -129,6 +129,8 @@ def _set_name(work: _Work, mapping: Mapping) -> None:
     if mapping.last_first:
         turn = (names.str.count_matches(",", literal=True) == 1) & ~names.str.contains(_NOT_A_FIRST_NAME)
         names = names.zip_with(~turn, names.str.replace(r"^([^,]+), *([^,]+)$", "${2} ${1}"))
+    if mapping.name_parts and (names == "").any():
+        parts = [work.metadata[source][0] for source in mapping.name_parts if source in work.metadata]
     if any((part != "").any() for part in parts):
         frame = pl.DataFrame([part.alias(str(place)) for place, part in enumerate(parts)])
         joined = frame.select(pl.concat_str(pl.all(), separator=" ")).to_series()

@@ -58,7 +58,9 @@ def test_infer_joins_first_and_last_name_only_without_a_whole_one() -> None:
         "first_name": "first_name",
         "last_name": "last_name",
     }
-    assert targets({"first_name": ["Ann"], "last_name": ["Doe"], "full_name": ["Ann Doe"]}) == {"full_name": "name"}
+    mapping = infer({"first_name": ["Ann"], "last_name": ["Doe"], "full_name": ["Ann Doe"]})
+    assert (mapping.source_of("name"), mapping.source_of("first_name")) == ("full_name", None)
+    assert mapping.name_parts == ("first_name", "last_name")
 
 
 def test_infer_by_fuzzy_header_says_so() -> None:

@@ -210,6 +210,13 @@ def test_first_middle_and_last_name_make_the_name() -> None:
     assert {record["metadata"] for record in records} == {"{}"}
 
 
+def test_an_empty_name_is_made_of_parts_that_stay_in_the_metadata() -> None:
+    columns = {"name": ["Ann Doe", ""], "first": ["A.", "Bo"], "last": ["Doe", "Roe"]}
+    records = clean(columns, mapped("name", name_parts=("first", "last")))
+    assert [record["name"] for record in records] == ["Ann Doe", "Bo Roe"]
+    assert [record["metadata"] for record in records] == ['{"first":"A.","last":"Doe"}', '{"first":"Bo","last":"Roe"}']
+
+
 @pytest.mark.parametrize(
     ("given_text", "name"),
     [
