@@ -225,7 +225,13 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             before = account.state
             account = services.set_account_state(account=account, state=state)
             self.log_change(request, account, f"State: {before} → {account.state}.")
-            messages.success(request, f"{account} is {account.get_state_display().lower()}.")
+            done = f"{account} is {account.get_state_display().lower()}."
+            if live_balances([account.number])[0] is None:
+                messages.warning(
+                    request, f"{done} Redis away: keys it knows follow when it has been told. Check again."
+                )
+            else:
+                messages.success(request, done)
             return redirect(account_url(account))
         return operation_page(
             self,

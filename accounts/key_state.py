@@ -5,11 +5,16 @@ writers may race. A key hash counts only under the epoch of its account that it 
 loses, a revoked key is read again before it can be used.
 """
 
+import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
+from django.db.models import F
 
+from accounts.addresses import as_ranges
 from accounts.models import Account, ApiKey
 from config.redis import RedisUnavailable, Script, partition_tag
 
@@ -28,6 +33,11 @@ class KeyState:
     digest: str
     state: str  # active | revoked | suspended
     rpm: int | None
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    networks: tuple[str, ...]
+    monthly_cap: int | None
+    family: uuid.UUID
 
 
 def redis_key(public_id: str, account_number: int) -> str:
@@ -42,24 +52,48 @@ def rate_key(public_id: str, account_number: int) -> str:
 
 def read(public_id: str) -> KeyState | None:
     """The key's state from Postgres, or None when there is no such key."""
-    row = (
+    row: Any = (
         ApiKey.objects.filter(pk=public_id)
-        .values_list("account__number", "account__epoch", "version", "digest", "state", "rpm", "account__state")
+        .values(
+            "version",
+            "digest",
+            "state",
+            "rpm",
+            "scopes",
+            "expires_at",
+            "networks",
+            "monthly_cap",
+            "family",
+            account_number=F("account__number"),
+            epoch=F("account__epoch"),
+            account_state=F("account__state"),
+        )
         .first()
     )
     if row is None:
         return None
-    number, epoch, version, digest, state, rpm, account_state = row
-    if state == ApiKey.State.ACTIVE and account_state == Account.State.SUSPENDED:
-        state = "suspended"
-    return KeyState(public_id, number, epoch, version, digest, state, rpm)
+    suspended = row.pop("account_state") == Account.State.SUSPENDED
+    if row["state"] == ApiKey.State.ACTIVE and suspended:
+        row["state"] = "suspended"
+    return KeyState(public_id=public_id, **{**row, "scopes": tuple(row["scopes"]), "networks": tuple(row["networks"])})
 
 
 def write(key: KeyState) -> bool:
     """Tells Redis; False when Redis already knows a later version or epoch. Raises `RedisUnavailable`."""
     reply = _WRITE.call(
         keys=[redis_key(key.public_id, key.account_number)],
-        args=[key.digest, key.epoch, key.version, key.state, "" if key.rpm is None else key.rpm],
+        args=[
+            key.digest,
+            key.epoch,
+            key.version,
+            key.state,
+            "" if key.rpm is None else key.rpm,
+            ",".join(key.scopes),
+            "" if key.expires_at is None else int(key.expires_at.timestamp() * 1000),
+            as_ranges(list(key.networks)),
+            "" if key.monthly_cap is None else key.monthly_cap,
+            key.family.hex,
+        ],
     )
     return bytes(reply) == b"OK"
 

@@ -8,6 +8,7 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower
 from django.utils import timezone
@@ -115,6 +116,11 @@ class ApiKey(models.Model):
         ACTIVE = "active"
         REVOKED = "revoked"
 
+    class Scope(models.TextChoices):
+        SEARCH = "search", "search: query, search, person, fields"
+        DOWNLOAD = "download", "download: CSV"
+        ACCOUNT = "account", "account: credits and usage"
+
     public_id = models.CharField("key", primary_key=True, max_length=32, editable=False)
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="api_keys")
     digest = models.CharField(max_length=64, editable=False)
@@ -127,6 +133,28 @@ class ApiKey(models.Model):
         blank=True,
         help_text="Empty: follows the setting RATE_LIMIT_RPM. 0: no limit.",
     )
+    scopes = ArrayField(
+        models.CharField(max_length=10, choices=Scope), default=list, blank=True, help_text="Empty: all of them."
+    )
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    networks = ArrayField(
+        models.CharField(max_length=43),
+        default=list,
+        blank=True,
+        help_text="Addresses or networks (CIDR) that may use the key. Empty: all.",
+    )
+    monthly_cap = models.BigIntegerField(
+        "credits per month",
+        null=True,
+        blank=True,
+        help_text="Most credits this key and its successors may spend in a month (UTC). Empty: no cap.",
+    )
+    # Keys that follow each other by rotation: the monthly cap counts them together.
+    family = models.UUIDField(default=uuid.uuid4, editable=False, db_index=True)
+    successor = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, editable=False, related_name="predecessor"
+    )
+    last_used_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.CharField(max_length=254, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
@@ -143,6 +171,9 @@ class ApiKey(models.Model):
             ),
             models.CheckConstraint(
                 name="api_key_rpm_bounded", condition=models.Q(rpm__isnull=True) | models.Q(rpm__lte=100_000)
+            ),
+            models.CheckConstraint(
+                name="api_key_cap_positive", condition=models.Q(monthly_cap__isnull=True) | models.Q(monthly_cap__gte=0)
             ),
         ]
 

@@ -2,23 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from accounts import key_state, keys
+from accounts.addresses import as_ranges
 from accounts.models import Account, ApiKey, Membership, User
 from config.errors import DomainError, InvalidRequest, NotFound
 
 RPM_MAX = 100_000
+MONTHLY_CAP_MAX = 10**14 - 1
+NETWORKS_MAX = 100
+GRACE_MAX = timedelta(days=7)
 
 
 class DuplicateEmail(DomainError):
     """A user or account with this address exists."""
+
+    status = 409
+
+
+class KeyNotRotatable(DomainError):
+    """409: the key has ended or has a successor already."""
 
     status = 409
 
@@ -88,24 +100,106 @@ def find_account(reference: str) -> Account:
         raise NotFound(f"There is no account '{reference[:64]}'. Give its UUID or its customer number.") from error
 
 
-def issue_key(*, account: Account, label: str = "", rpm: int | None = None, actor: str = "") -> IssuedKey:
-    """A new live key of that account. `rpm`: None follows RATE_LIMIT_RPM, 0 is without limit. Raises `InvalidRequest`."""
-    if rpm is not None and not 0 <= rpm <= RPM_MAX:
-        raise InvalidRequest(
-            f"The limit must be 0 (none) to {RPM_MAX} requests per minute.", details={"rpm": f"0 to {RPM_MAX}"}
-        )
+def issue_key(
+    *,
+    account: Account,
+    label: str = "",
+    rpm: int | None = None,
+    scopes: Sequence[str] = (),
+    expires_at: datetime | None = None,
+    networks: Sequence[str] = (),
+    monthly_cap: int | None = None,
+    actor: str = "",
+) -> IssuedKey:
+    """A new live key of that account. Raises `InvalidRequest`.
+
+    `rpm`: None follows RATE_LIMIT_RPM, 0 is without limit. No `scopes`: all; no `networks` (CIDR): any address;
+    `monthly_cap`: most credits the key and its successors may spend in a month.
+    """
+    limits = _valid_limits(
+        rpm=rpm, scopes=scopes, expires_at=expires_at, networks=networks, monthly_cap=monthly_cap, now=timezone.now()
+    )
+    return _create_key(account, label=label.strip()[:100], created_by=actor, **limits)
+
+
+def _create_key(account: Account, **fields: Any) -> IssuedKey:
     api_key = keys.generate(account_number=account.number)
     presented = keys.parse(api_key, pepper=settings.KEY_PEPPER)
     assert presented is not None  # noqa: S101 - what generate makes, parse reads
-    key = ApiKey.objects.create(
-        public_id=presented.public_id,
-        account=account,
-        digest=presented.digest,
-        label=label.strip()[:100],
-        rpm=rpm,
+    key = ApiKey.objects.create(public_id=presented.public_id, account=account, digest=presented.digest, **fields)
+    return IssuedKey(key, api_key)
+
+
+def _valid_limits(
+    *,
+    rpm: int | None,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+    networks: Sequence[str],
+    monthly_cap: int | None,
+    now: datetime,
+) -> dict[str, Any]:
+    problems = {}
+    if rpm is not None and not 0 <= rpm <= RPM_MAX:
+        problems["rpm"] = f"0 (no limit) to {RPM_MAX} requests per minute"
+    if unknown := sorted(set(scopes) - set(ApiKey.Scope.values)):
+        problems["scopes"] = f"unknown: {', '.join(unknown)}; there are {', '.join(ApiKey.Scope.values)}"
+    if expires_at is not None and expires_at <= now:
+        problems["expires_at"] = "must lie in the future"
+    if monthly_cap is not None and not 0 <= monthly_cap <= MONTHLY_CAP_MAX:
+        problems["monthly_cap"] = f"0 to {MONTHLY_CAP_MAX} credits"
+    try:
+        as_ranges(list(networks))
+    except ValueError as error:
+        problems["networks"] = str(error)
+    if len(networks) > NETWORKS_MAX:
+        problems["networks"] = f"at most {NETWORKS_MAX}"
+    if problems:
+        raise InvalidRequest("The key's limits cannot be accepted; see details.", details=problems)
+    return {
+        "rpm": rpm,
+        "scopes": sorted(set(scopes)),
+        "expires_at": expires_at,
+        "networks": [network.strip() for network in networks],
+        "monthly_cap": monthly_cap,
+    }
+
+
+@transaction.atomic
+def _succeed(public_id: str, *, grace: timedelta, now: datetime, actor: str) -> IssuedKey:
+    old = ApiKey.objects.select_for_update(of=("self",)).select_related("account").filter(pk=public_id).first()
+    if old is None:
+        raise NotFound("There is no such key.")
+    if old.state != ApiKey.State.ACTIVE or (old.expires_at is not None and old.expires_at <= now):
+        raise KeyNotRotatable("Only an active key can be rotated. Issue a new one instead.")
+    if old.successor_id is not None:
+        raise KeyNotRotatable(f"This key was rotated already; its successor is {old.successor_id}.")
+    issued = _create_key(
+        old.account,
+        label=old.label,
+        rpm=old.rpm,
+        scopes=old.scopes,
+        expires_at=old.expires_at,
+        networks=old.networks,
+        monthly_cap=old.monthly_cap,
+        family=old.family,
         created_by=actor,
     )
-    return IssuedKey(key, api_key)
+    ends = now + grace if old.expires_at is None else min(now + grace, old.expires_at)
+    ApiKey.objects.filter(pk=public_id).update(successor=issued.key, expires_at=ends, version=F("version") + 1)
+    return issued
+
+
+def rotate_key(*, public_id: str, grace: timedelta, now: datetime, actor: str = "") -> IssuedKey:
+    """A successor that inherits everything of the key, which itself lives on for `grace` (zero: ends now).
+
+    Raises `NotFound`, `KeyNotRotatable`, `InvalidRequest` for a grace outside 0 to 7 days.
+    """
+    if not timedelta(0) <= grace <= GRACE_MAX:
+        raise InvalidRequest("The grace period is 0 to 7 days.", details={"grace": "0 to 7 days"})
+    issued = _succeed(public_id, grace=grace, now=now, actor=actor)
+    key_state.publish([public_id])
+    return issued
 
 
 def revoke_key(*, public_id: str, now: datetime, actor: str = "") -> Revocation:

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from accounts.services import find_account
 from config.errors import DomainError, InvalidRequest
+from config.middleware import client_address
 from credits import metering, selectors, services, usage, verify
 
 # Security requirements as OpenAPI writes them; drf-spectacular's annotation knows only names.
@@ -66,7 +67,7 @@ class CreditsView(APIView):
         auth=API_KEY,
     )
     def get(self, request: Request) -> Response:
-        caller = metering.identify(api_key=request.headers.get("X-API-Key"), endpoint="credits")
+        caller = _identify(request, "credits")
         found = selectors.credits_of(account_number=caller.account_number, now=timezone.now())
         data = {
             "balance": found.available,
@@ -105,7 +106,7 @@ class UsageView(APIView):
         auth=API_KEY,
     )
     def get(self, request: Request) -> Response:
-        caller = metering.identify(api_key=request.headers.get("X-API-Key"), endpoint="usage")
+        caller = _identify(request, "usage")
         query = _validated(UsageQuery(data=request.query_params))
         until = query.get("to") or timezone.now().date()
         since = query.get("from") or until - timedelta(days=USAGE_DAYS_DEFAULT - 1)
@@ -130,6 +131,14 @@ class UsageView(APIView):
             "requests": report.history,
         }
         return Response({"status": "success", "data": data}, headers=_free(caller, None))
+
+
+def _identify(request: Request, endpoint: str) -> metering.Caller:
+    return metering.identify(
+        api_key=request.headers.get("X-API-Key"),
+        endpoint=endpoint,
+        address=client_address(request._request),  # noqa: SLF001 - DRF's documented name of the Django request
+    )
 
 
 def _free(caller: metering.Caller, remaining: int | None) -> dict[str, str]:

@@ -4,8 +4,10 @@ Key names: `{pNN}:acct:<number>`, `{pNN}:op:<number>:<operation>`, `{pNN}:holds`
 `{pNN}:cursor:ledger`, `{pNN}:cursor:usage`; the key's hash and its rate window belong to `accounts.key_state`.
 """
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,16 +102,30 @@ def cursor_key(partition: int, consumer: str) -> str:
     return f"{partition_tag(partition)}:cursor:{consumer}"
 
 
+def current_month() -> str:
+    """The month that caps are counted in, in UTC: 202611."""
+    return datetime.now(UTC).strftime("%Y%m")
+
+
 def _int(reply: bytes | int) -> int:
     return int(reply) if reply != b"" else 0
 
 
 def admit(
-    *, key: PresentedKey, amount: int, operation: str, attempt: str, endpoint: str, idempotency: str = ""
+    *,
+    key: PresentedKey,
+    amount: int,
+    operation: str,
+    attempt: str,
+    endpoint: str,
+    scope: str,
+    address: str = "",
+    idempotency: str = "",
 ) -> Admission:
     """Decides a call; `amount` 0 only identifies the caller and counts the rate window.
 
-    `idempotency` names the caller's idempotency key; its operation is remembered for 24 h.
+    `scope` is what the call needs of the key, `address` the caller's as 32 hexadecimal digits. `idempotency` names the
+    caller's idempotency key; its operation is remembered for 24 h.
     """
     number = key.account_number
     reply = ADMIT.call(
@@ -134,6 +150,9 @@ def admit(
             key.public_id,
             endpoint,
             IDEMPOTENCY_KEPT_MS if idempotency else "",
+            scope,
+            address,
+            current_month(),
         ],
     )
     status = reply[0].decode()
@@ -145,7 +164,7 @@ def admit(
         "remaining": None if limit is None else int(reply[4]),
         "reset_ms": int(reply[5]),
     }
-    if status == "SHORT":
+    if status in ("SHORT", "CAP"):
         return Admission(status, available=int(reply[1]), held=int(reply[2]), **window)  # type: ignore[arg-type]
     return Admission(status, deadline_ms=_int(reply[1]), available=_int(reply[2]), **window)  # type: ignore[arg-type]
 
@@ -169,7 +188,7 @@ def settle(
     The result is kept for `kept_ms`, so that the same settle again, or a replay, charges nothing.
     """
     reply = SETTLE.call(
-        keys=_settle_keys(account_number, operation),
+        keys=_settle_keys(account_number, operation, key_id),
         args=[
             operation,
             attempt,
@@ -183,18 +202,20 @@ def settle(
             account_number,
             usage,
             endpoint,
+            current_month(),
         ],
     )
     return _charge(reply)
 
 
-def _settle_keys(account_number: int, operation: str) -> list[str]:
+def _settle_keys(account_number: int, operation: str, key_id: str) -> list[str]:
     partition = account_number % PARTITIONS
     return [
         account_key(account_number),
         _operation_key(account_number, operation),
         _holds_key(partition),
         journal_key(partition),
+        key_state.redis_key(key_id, account_number),
     ]
 
 
@@ -216,8 +237,8 @@ def due_holds(*, limit: int) -> list[tuple[int, str]]:
 def sweep(account_number: int, operation: str) -> Charge:
     """Releases a hold past its deadline, whoever made it."""
     reply = SETTLE.call(
-        keys=_settle_keys(account_number, operation),
-        args=[operation, "", RELEASE, "1", 0, 0, 0, 0, "", account_number, "", ""],
+        keys=_settle_keys(account_number, operation, ""),
+        args=[operation, "", RELEASE, "1", 0, 0, 0, 0, "", account_number, "", "", ""],
     )
     return _charge(reply)
 
@@ -241,9 +262,22 @@ def inspect_many(account_numbers: Sequence[int]) -> list[LiveBalance]:
     ]
 
 
-def write_loaded(*, account_number: int, epoch: int, balance: int, drained_seq: int, credit_seq: int) -> bool:
-    """Writes an account as Postgres knows it; False when Redis knows this epoch or a later one."""
-    reply = LOAD.call(keys=[account_key(account_number)], args=[epoch, balance, drained_seq, credit_seq])
+def write_loaded(
+    *,
+    account_number: int,
+    epoch: int,
+    balance: int,
+    drained_seq: int,
+    credit_seq: int,
+    spent_by_family: Mapping[uuid.UUID, int] | None = None,
+) -> bool:
+    """Writes an account as Postgres knows it; False when Redis knows this epoch or a later one.
+
+    `spent_by_family` is what each family of capped keys has spent this month.
+    """
+    month = current_month()
+    caps = [part for family, spent in (spent_by_family or {}).items() for part in (f"cap:{family.hex}:{month}", spent)]
+    reply = LOAD.call(keys=[account_key(account_number)], args=[epoch, balance, drained_seq, credit_seq, *caps])
     return bytes(reply) == b"OK"
 
 

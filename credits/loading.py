@@ -51,6 +51,7 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
             balance=balance,
             drained_seq=drained_seq,
             credit_seq=credit_seq,
+            spent_by_family=_spent_by_family(account_number, now=timezone.now()),
         )
         if not written:
             continue
@@ -74,6 +75,20 @@ def _drain_partition(partition: int, *, now: datetime) -> None:
     for _ in range(DRAIN_PASSES_MAX):
         if ledger.drain_ledger([partition], now=now).events == 0:
             return
+
+
+def _spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, int]:
+    """What each family of keys with a monthly cap has spent since the month began; other families are not counted."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT k.family, sum(t.amount)::bigint FROM credits_credittransaction t"
+            " JOIN accounts_apikey k ON k.public_id = t.api_key"
+            " WHERE t.account_id = (SELECT id FROM accounts_account WHERE number = %s) AND t.type = 'debit'"
+            " AND t.created_at >= %s AND k.family IN (SELECT capped.family FROM accounts_apikey capped"
+            " WHERE capped.account_id = t.account_id AND capped.monthly_cap IS NOT NULL) GROUP BY 1",
+            [account_number, now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)],
+        )
+        return dict(cursor.fetchall())
 
 
 @transaction.atomic

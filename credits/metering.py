@@ -15,6 +15,7 @@ import structlog
 from django.conf import settings
 
 from accounts import keys
+from accounts.addresses import as_hex
 from accounts.keys import PresentedKey
 from config.errors import DomainError, InvalidRequest, TemporarilyUnavailable
 from config.redis import RedisUnavailable
@@ -25,6 +26,16 @@ log = structlog.get_logger(__name__)
 
 LOADS_MAX = 3
 SETTLE_TRIES = 3
+# The scope that each endpoint needs of a key.
+SCOPES = {
+    "query": "search",
+    "search": "search",
+    "person": "search",
+    "fields": "search",
+    "download": "download",
+    "credits": "account",
+    "usage": "account",
+}
 QUERY_TEXT_MAX = 2048
 IDEMPOTENCY_KEY_LENGTH_MAX = 128
 UNLIMITED = 10**9  # what the headers show of a key without a limit: a number, so that every client can parse it
@@ -103,6 +114,24 @@ class KeyRevoked(KeyRefused):
     code = "KEY_REVOKED"
 
 
+class KeyExpired(KeyRefused):
+    code = "KEY_EXPIRED"
+
+
+class InsufficientScope(DomainError):
+    """403: the key was issued for other endpoints; details `required`."""
+
+    status = 403
+    code = "INSUFFICIENT_SCOPE"
+
+
+class AddressNotAllowed(DomainError):
+    """403: the key may be used from other addresses only."""
+
+    status = 403
+    code = "IP_NOT_ALLOWED"
+
+
 class AccountSuspended(DomainError):
     status = 403
     code = "ACCOUNT_SUSPENDED"
@@ -116,7 +145,10 @@ class RateLimited(DomainError):
 
 
 class InsufficientCredits(DomainError):
-    """402: details `required`, `available`, `limit_source` (account, or in_flight when held credits would suffice)."""
+    """402: details `required`, `available`, `limit_source`.
+
+    `limit_source` is account, key_cap (the key's month is spent) or in_flight (requests under way hold the rest).
+    """
 
     status = 402
     code = "INSUFFICIENT_CREDITS"
@@ -148,17 +180,26 @@ _OPERATIONS = uuid.UUID("6d3b0f0e-6a4f-4a56-9c0e-1d6f1f1f7a35")
 _unknown_keys = UnknownKeys(size_max=10_000, kept_s=30)
 
 
-def identify(*, api_key: str | None, endpoint: str) -> Caller:
+def identify(*, api_key: str | None, endpoint: str, address: str = "") -> Caller:
     """Checks a key and counts the call in its rate window, for endpoints that cost nothing.
 
-    Raises `KeyRefused`, `AccountSuspended`, `RateLimited`, `TemporarilyUnavailable`.
+    `address` is the caller's IP address, for keys that allow some alone. Raises `KeyRefused`, `InsufficientScope`,
+    `AddressNotAllowed`, `AccountSuspended`, `RateLimited`, `TemporarilyUnavailable`.
     """
     key = _presented(api_key)
-    admission = _decide(key, amount=0, operation="", attempt="", endpoint=endpoint)
+    admission = _decide(key, amount=0, operation="", attempt="", endpoint=endpoint, address=address)
     return Caller(key.account_number, key.public_id, _window(admission))
 
 
-def admit(*, api_key: str | None, endpoint: str, amount: int, idempotency_key: str = "", body: bytes = b"") -> Hold:
+def admit(
+    *,
+    api_key: str | None,
+    endpoint: str,
+    amount: int,
+    address: str = "",
+    idempotency_key: str = "",
+    body: bytes = b"",
+) -> Hold:
     """Holds `amount` credits (at least 1) for a request. Raises as `identify`, and `InsufficientCredits`.
 
     With an `idempotency_key` the operation is UUIDv5 of account, endpoint, key and `body`, so that it is charged once in
@@ -170,7 +211,13 @@ def admit(*, api_key: str | None, endpoint: str, amount: int, idempotency_key: s
     if idempotency_key:
         idempotency, operation = _idempotent(key, endpoint, idempotency_key, body)
     admission = _decide(
-        key, amount=amount, operation=operation, attempt=attempt, endpoint=endpoint, idempotency=idempotency
+        key,
+        amount=amount,
+        operation=operation,
+        attempt=attempt,
+        endpoint=endpoint,
+        address=address,
+        idempotency=idempotency,
     )
     replayed = admission.status == "REPLAY"
     return Hold(
@@ -258,7 +305,14 @@ def _invalid_key() -> KeyRefused:
 
 
 def _decide(
-    key: PresentedKey, *, amount: int, operation: str, attempt: str, endpoint: str, idempotency: str = ""
+    key: PresentedKey,
+    *,
+    amount: int,
+    operation: str,
+    attempt: str,
+    endpoint: str,
+    address: str,
+    idempotency: str = "",
 ) -> counters.Admission:
     if _unknown_keys.holds(key.public_id):
         raise _invalid_key()
@@ -270,10 +324,12 @@ def _decide(
                 operation=operation,
                 attempt=attempt,
                 endpoint=endpoint,
+                scope=SCOPES[endpoint],
+                address=as_hex(address),
                 idempotency=idempotency,
             )
             if admission.status != "LOAD":
-                return _accepted(admission, amount)
+                return _accepted(admission, amount, scope=SCOPES[endpoint])
             known = loading.load_key(key.public_id)
         except RedisUnavailable as error:
             raise _redis_away(error) from error
@@ -283,13 +339,28 @@ def _decide(
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
 
 
-def _accepted(admission: counters.Admission, amount: int) -> counters.Admission:
+def _accepted(admission: counters.Admission, amount: int, *, scope: str) -> counters.Admission:
     match admission.status:
         case "OK" | "REPLAY":
             return admission
         case "SHORT":
             error: DomainError = _insufficient(required=amount, available=admission.available, held=admission.held)
             error.headers = rate_headers(_window(admission))
+        case "CAP":
+            error = InsufficientCredits(
+                f"This key's credits for the month are spent. Required: {amount}, Available: {admission.available}",
+                details={"required": amount, "available": admission.available, "limit_source": "key_cap"},
+                headers=rate_headers(_window(admission)),
+            )
+        case "EXPIRED":
+            error = KeyExpired("This API key has expired. Create a new one.")
+        case "SCOPE":
+            error = InsufficientScope(
+                f"This API key lacks the scope '{scope}'. Use another key, or issue one with that scope.",
+                details={"required": scope},
+            )
+        case "ADDRESS":
+            error = AddressNotAllowed("This API key may not be used from your address. Ask its owner to allow it.")
         case "RATE":
             window = _window(admission)
             error = RateLimited(

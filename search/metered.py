@@ -13,7 +13,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from config.errors import DomainError, NotFound
-from config.middleware import request_id_of
+from config.middleware import client_address, request_id_of
 from credits import metering
 from credits.metering import Hold, InsufficientCredits, RateWindow, Settlement, Usage, rate_headers
 from search.answers import metered_headers, page_response
@@ -44,6 +44,7 @@ class Call:
     api_key: str | None
     request_id: str
     idempotency_key: str
+    address: str
     asked: str = ""
     started: float = field(default_factory=time.monotonic)
 
@@ -52,7 +53,7 @@ class Call:
         """The call that `request` makes to `endpoint`."""
         headers = request.headers
         idempotency_key = headers.get("Idempotency-Key", "").strip()
-        return cls(endpoint, headers.get("X-API-Key"), request_id_of(request), idempotency_key)
+        return cls(endpoint, headers.get("X-API-Key"), request_id_of(request), idempotency_key, client_address(request))
 
     def note(self, asked: Any) -> None:
         """Keep what was asked: it makes an idempotency key mean this request alone, and stands in the usage log."""
@@ -70,7 +71,7 @@ def reading(call: Call) -> Iterator[None]:
     try:
         yield
     except DomainError as refusal:
-        caller = metering.identify(api_key=call.api_key, endpoint=call.endpoint)
+        caller = metering.identify(api_key=call.api_key, endpoint=call.endpoint, address=call.address)
         refusal.headers.update({"X-Credits-Used": "0", **rate_headers(caller.rate)})
         raise
 
@@ -83,6 +84,7 @@ def held(call: Call, *, amount: int) -> Iterator[Hold]:
             api_key=call.api_key,
             endpoint=call.endpoint,
             amount=amount,
+            address=call.address,
             idempotency_key=call.idempotency_key,
             body=call.asked.encode(),
         )
@@ -121,7 +123,7 @@ def answer_person(call: Call, person_id: str) -> HttpResponse:
 
 def identify(call: Call) -> RateWindow:
     """Checks the key of a call that costs nothing; it counts in the key's rate window."""
-    return metering.identify(api_key=call.api_key, endpoint=call.endpoint).rate
+    return metering.identify(api_key=call.api_key, endpoint=call.endpoint, address=call.address).rate
 
 
 def _charge(call: Call, hold: Hold, page: Page, *, total: int) -> Settlement:

@@ -3,18 +3,20 @@
 --       5 holds by deadline, 6 journal, 7 operation of the idempotency key
 -- ARGV: 1 digest of the presented key, 2 amount to hold (0: identify only, no hold), 3 operation, 4 attempt,
 --       5 hold in ms, 6 default requests per minute, 7 most events the journal may hold, 8 account number,
---       9 key id, 10 endpoint, 11 ms an idempotency key is remembered ('' when the call has none)
+--       9 key id, 10 endpoint, 11 ms an idempotency key is remembered ('' when the call has none), 12 scope,
+--       13 address of the caller as 32 hex digits, 14 month (YYYYMM)
 -- Returns {status, a, b, limit, remaining, reset_ms}; limit '' means none.
 --   OK: a = deadline in ms, b = credits available after the hold     SHORT: a = credits available, b = credits held
 --   RATE: reset_ms = wait     REPLAY: the operation was settled before; a = what it paid, b = credits available
---   LOAD | INVALID_KEY | REVOKED | SUSPENDED | IN_PROGRESS | MISMATCH | JOURNAL_FULL: nothing happened
+--   CAP: as SHORT, a = what the key's family may still spend this month
+--   LOAD | INVALID_KEY | REVOKED | SUSPENDED | EXPIRED | SCOPE | ADDRESS | IN_PROGRESS | MISMATCH | JOURNAL_FULL: nothing happened
 local WINDOW_MS = 60000
 
 local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held')
 if not usable(account[1], account[2], account[3]) then
   return {'LOAD'}
 end
-local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm')
+local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm', 'scopes', 'expires', 'ranges', 'cap', 'family')
 if not key[1] or key[2] ~= account[1] then
   return {'LOAD'}
 end
@@ -26,6 +28,21 @@ if key[3] ~= 'active' then
 end
 
 local now = now_ms()
+if key[6] ~= '' and tonumber(key[6]) <= now then
+  return {'EXPIRED'}
+end
+if key[5] ~= '' and not string.find(',' .. key[5] .. ',', ',' .. ARGV[12] .. ',', 1, true) then
+  return {'SCOPE'}
+end
+if key[7] ~= '' then
+  local allowed = false
+  for low, high in string.gmatch(key[7], '(%x+)-(%x+)') do
+    allowed = allowed or (ARGV[13] >= low and ARGV[13] <= high)
+  end
+  if not allowed then
+    return {'ADDRESS'}
+  end
+end
 local limit = tonumber(key[4]) or tonumber(ARGV[6])
 local available = tonumber(account[4]) - tonumber(account[5])
 local amount = tonumber(ARGV[2])
@@ -95,10 +112,19 @@ end
 if available < amount then
   return {'SHORT', int(available), account[5], shown, left, reset}
 end
+-- What the key's family has spent and holds this month; counted for every key, so that a cap may be set at any time.
+local month = 'cap:' .. key[9] .. ':' .. ARGV[14]
+if key[8] ~= '' then
+  local left_of_cap = tonumber(key[8]) - (tonumber(redis.call('HGET', KEYS[1], month)) or 0)
+  if left_of_cap < amount then
+    return {'CAP', int(math.max(0, left_of_cap)), '0', shown, left, reset}
+  end
+end
+redis.call('HINCRBY', KEYS[1], month, int(amount))
 local deadline = now + tonumber(ARGV[5])
 redis.call('HINCRBY', KEYS[1], 'held', int(amount))
 redis.call('HSET', KEYS[1], 'h:' .. ARGV[3],
-  table.concat({int(amount), int(deadline), ARGV[4], ARGV[9], '0', ARGV[10]}, ' '))
+  table.concat({int(amount), int(deadline), ARGV[4], ARGV[9], '0', ARGV[10], month}, ' '))
 redis.call('ZADD', KEYS[5], int(deadline), ARGV[8] .. ':' .. ARGV[3])
 if ARGV[11] ~= '' then
   redis.call('SET', KEYS[7], ARGV[3], 'PX', ARGV[11])

@@ -1,8 +1,8 @@
 -- Charges an operation up to a cumulative total, or releases what it still holds.
--- KEYS: 1 account hash, 2 result of the operation, 3 holds by deadline, 4 journal
+-- KEYS: 1 account hash, 2 result of the operation, 3 holds by deadline, 4 journal, 5 key hash (read for its family)
 -- ARGV: 1 operation, 2 attempt ('' in a sweep: whichever holds), 3 cumulative total, or 'release', 4 '1' when final,
 --       5 amount of the hold, 6 its deadline in ms, 7 hold in ms, 8 ms a settled result is kept, 9 key id,
---       10 account number, 11 usage as JSON ('' when this settle reports none), 12 endpoint
+--       10 account number, 11 usage as JSON ('' when this settle reports none), 12 endpoint, 13 month (YYYYMM)
 -- Returns {status, total charged so far, credits available, deadline in ms}:
 --   OK: charged, now or by an earlier delivery of the same settle     RELEASED: too late, nothing may be delivered
 --   OVER: the total is above the hold     SHORT: the hold was lost and the balance no longer covers it
@@ -18,11 +18,11 @@ local member = ARGV[10] .. ':' .. operation
 local now = now_ms()
 local usage = ARGV[11]
 
-local amount, deadline, paid, key_id, endpoint
+local amount, deadline, paid, key_id, endpoint, month
 local hold = redis.call('HGET', KEYS[1], 'h:' .. operation)
 if hold then
-  local held_amount, held_deadline, held_attempt, held_key, held_paid, held_endpoint =
-    string.match(hold, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S*)')
+  local held_amount, held_deadline, held_attempt, held_key, held_paid, held_endpoint, held_month =
+    string.match(hold, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S*) (%S+)')
   if sweeping then
     if tonumber(held_deadline) > now then
       return {'NOT_DUE', held_paid, int(balance - held)}
@@ -32,8 +32,8 @@ if hold then
   elseif held_attempt ~= attempt then
     return {'RELEASED', '0', int(balance - held)}
   end
-  amount, deadline, paid, key_id, endpoint =
-    tonumber(held_amount), tonumber(held_deadline), tonumber(held_paid), held_key, held_endpoint
+  amount, deadline, paid, key_id, endpoint, month =
+    tonumber(held_amount), tonumber(held_deadline), tonumber(held_paid), held_key, held_endpoint, held_month
 else
   redis.call('ZREM', KEYS[3], member)
   if sweeping then
@@ -54,11 +54,16 @@ else
   end
   -- Neither hold nor result before the deadline: Redis lost them. Hold again and go on in the same step.
   amount, deadline, paid, key_id, endpoint = tonumber(ARGV[5]), tonumber(ARGV[6]), 0, ARGV[9], ARGV[12]
+  if not releasing and tonumber(ARGV[3]) > amount then
+    return {'OVER', '0', int(balance - held)}
+  end
   local needed = releasing and 0 or (final and tonumber(ARGV[3]) or amount)
   if balance - held < needed then
     return {'SHORT', '0', int(balance - held)}
   end
   held = held + amount
+  month = 'cap:' .. (redis.call('HGET', KEYS[5], 'family') or '') .. ':' .. ARGV[13]
+  redis.call('HINCRBY', KEYS[1], month, int(amount))
 end
 
 local total = releasing and paid or tonumber(ARGV[3])
@@ -70,6 +75,7 @@ total = math.max(total, paid)
 balance = balance - debit
 if final then
   held = held - (amount - paid)
+  redis.call('HINCRBY', KEYS[1], month, int(total - amount))
   redis.call('HDEL', KEYS[1], 'h:' .. operation)
   redis.call('ZREM', KEYS[3], member)
   -- A released attempt is remembered until no late settle of it can come any more, a settled one for replays.
@@ -80,7 +86,7 @@ else
   held = held - debit
   deadline = now + tonumber(ARGV[7])
   redis.call('HSET', KEYS[1], 'h:' .. operation,
-    table.concat({int(amount), int(deadline), attempt, key_id, int(total), endpoint}, ' '))
+    table.concat({int(amount), int(deadline), attempt, key_id, int(total), endpoint, month}, ' '))
   redis.call('ZADD', KEYS[3], int(deadline), member)
 end
 redis.call('HSET', KEYS[1], 'bal', int(balance), 'held', int(held))

@@ -132,7 +132,9 @@ def test_admit_of_the_same_attempt_again_holds_once() -> None:
     customer = make_customer(credits=100)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=11)
     key = metering._presented(customer.api_key)
-    again = counters.admit(key=key, amount=11, operation=hold.operation, attempt=hold.attempt, endpoint="query")
+    again = counters.admit(
+        key=key, amount=11, operation=hold.operation, attempt=hold.attempt, endpoint="query", scope="search"
+    )
     assert (again.status, again.deadline_ms, counters.inspect(customer.number).held) == ("OK", hold.deadline_ms, 11)
 
 

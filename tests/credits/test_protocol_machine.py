@@ -97,7 +97,12 @@ class Protocol(RuleBasedStateMachine):
     def admit_the_same_attempt_again(self, hold: metering.Hold) -> None:
         key = metering._presented(self.customer.api_key)
         counters.admit(
-            key=key, amount=hold.amount, operation=hold.operation, attempt=hold.attempt, endpoint=hold.endpoint
+            key=key,
+            amount=hold.amount,
+            operation=hold.operation,
+            attempt=hold.attempt,
+            endpoint=hold.endpoint,
+            scope="search",
         )
 
     @rule(hold=holds)
@@ -214,7 +219,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def take_a_snapshot(self) -> None:
         keys = list(money().scan_iter(match=f"{{p{self.partition:02d}}}:*"))
-        self.snapshot = {key: value for key in keys if (value := money().dump(key)) is not None}  # type: ignore[misc]
+        self.snapshot = {key: value for key in keys if (value := money().dump(key)) is not None}
 
     @rule()
     def restart_from_the_older_snapshot(self) -> None:

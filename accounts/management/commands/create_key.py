@@ -1,9 +1,11 @@
 """`manage.py create_key`: an API key for a customer, shown once."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from accounts import services
 from config.errors import DomainError
@@ -18,16 +20,30 @@ class Command(BaseCommand):
         parser.add_argument(
             "--rpm", type=int, help="Requests per minute; 0: no limit; default: follows RATE_LIMIT_RPM."
         )
+        parser.add_argument("--scope", action="append", default=[], help="search, download or account; default: all.")
+        parser.add_argument("--days", type=int, help="Days until the key expires; default: never.")
+        parser.add_argument(
+            "--network", action="append", default=[], help="Address or CIDR that may use it; default: any."
+        )
+        parser.add_argument("--monthly-cap", type=int, help="Most credits a month; default: no cap.")
         parser.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             account = services.find_account(options["account"])
             issued = services.issue_key(
-                account=account, label=options["label"], rpm=options["rpm"], actor="command line"
+                account=account,
+                label=options["label"],
+                rpm=options["rpm"],
+                scopes=options["scope"],
+                expires_at=None if options["days"] is None else timezone.now() + timedelta(days=options["days"]),
+                networks=options["network"],
+                monthly_cap=options["monthly_cap"],
+                actor="command line",
             )
         except DomainError as error:
-            raise CommandError(error.message) from error
+            reasons = "".join(f"\n  {field}: {reason}" for field, reason in error.details.items())
+            raise CommandError(error.message + reasons) from error
         if options["json"]:
             self.stdout.write(
                 json.dumps({"api_key": issued.api_key, "key_id": issued.key.pk, "account_id": str(account.pk)})

@@ -1,0 +1,26 @@
+"""Network addresses in a form that Redis' Lua can compare: 32 hexadecimal digits, IPv4 mapped into IPv6. Pure."""
+
+import ipaddress
+
+
+def as_hex(address: str) -> str:
+    """An address as 32 hexadecimal digits; '' when it is none."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return f"{_number(parsed):032x}"
+
+
+def as_ranges(networks: list[str]) -> str:
+    """Networks as `low-high` pairs joined by commas, '' for none. Raises ValueError naming what is no network."""
+    return ",".join(_range(network) for network in networks)
+
+
+def _range(text: str) -> str:
+    network = ipaddress.ip_network(text.strip(), strict=False)
+    return f"{_number(network[0]):032x}-{_number(network[-1]):032x}"
+
+
+def _number(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    return int(address) + (0xFFFF << 32) if address.version == 4 else int(address)
