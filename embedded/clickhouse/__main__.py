@@ -43,7 +43,7 @@ def main() -> int:
         return 1
     try:
         # Beside the queries at work there may be as many that wait for a session, and a KILL QUERY must get through.
-        server = Server(service, port=options.port, workers=4 * options.sessions + 4)
+        server = Server(service, port=options.port, workers=12 * options.sessions)
     except OSError as error:
         print(f"ClickHouse cannot listen on port {options.port}: {error}", file=sys.stderr)
         os._exit(1)

@@ -22,6 +22,8 @@ from embedded.clickhouse.service import Service
 SEND_TIMEOUT_S = 300.0
 CLIENTS_MAX = 4096
 _WATCH_EVERY_S = 0.1
+# With no room for another client, how long to wait before looking again.
+_FULL_PAUSE_S = 0.1
 _DRAIN_MAX_BYTES = 8 * 1024 * 1024
 _ONCE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLONESHOT
 
@@ -67,13 +69,18 @@ class Server:
                     self._drop(descriptor)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             while len(self._channels) < CLIENTS_MAX:
                 client, _ = self._listener.accept()
                 client.settimeout(SEND_TIMEOUT_S)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._channels[client.fileno()] = Channel(client)
                 self._epoll.register(client.fileno(), _ONCE)
+            self.stopping.wait(_FULL_PAUSE_S)
+        except BlockingIOError:
+            pass  # nobody else is waiting
+        except OSError:
+            self.stopping.wait(_FULL_PAUSE_S)  # out of file descriptors, or stopping
         if not self.stopping.is_set():
             self._epoll.modify(self._listener.fileno(), _ONCE)
 
