@@ -54,6 +54,7 @@ def test_arrow_insert_arrives_whole(client: Client, table: str) -> None:
         ("zstd", zstd(LINES)),
         ("lz4", lz4.frame.compress(LINES[:29]) + lz4.frame.compress(LINES[29:])),
     ],
+    ids=["plain", "gzip", "lz4", "zstd", "two lz4 frames"],
 )
 def test_raw_insert_is_decompressed(client: Client, table: str, compression: str | None, body: bytes) -> None:
     summary = client.raw_insert(table, insert_block=body, fmt="JSONEachRow", compression=compression)
