@@ -84,6 +84,7 @@ def _demo(root: Path) -> int:
             _show_query(product, stack)
             _say("`make down` stops it.")
             return 0
+        product.check_port()
         with ExitStack() as cleanup:
             _start_engines(stack, cleanup, dies_with_parent=True)
             cleanup.callback(product.stop)
@@ -113,6 +114,7 @@ def _up(root: Path) -> int:
     stack = Stack(root)
     product = Product(stack, port=_port())
     with stack.locked():
+        product.check_port()
         were_up = product.is_running()
         with ExitStack() as cleanup:
             _start_engines(stack, cleanup, dies_with_parent=False)

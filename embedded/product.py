@@ -112,6 +112,12 @@ class Product:
             started = True
         return started
 
+    def check_port(self) -> None:
+        """Raise PortBusyError when the port that the user asked for is taken, by another than this web server."""
+        serves = processes.recorded(self.web)
+        if self._asked_port and (serves is None or f"--port {self._asked_port} " not in " ".join(serves.cmdline())):
+            ports.insist(self._asked_port, "the web server")
+
     def _choose_port(self) -> None:
         if self._asked_port:
             self.port = ports.insist(self._asked_port, "the web server")
