@@ -8,31 +8,35 @@ import polars as pl
 
 def canonical_json(columns: Mapping[str, tuple[pl.Series, bool]], rows: int) -> pl.Series:
     """{key: (tidied texts, whether they are JSON already)} to one JSON object text a row, '{}' when all are empty."""
-    parts = []
+    frame: dict[str, pl.Series] = {}
+    members: list[pl.Expr] = []
+    always: list[pl.Expr] = []  # the members, in order, of neighbouring keys that every row has: joined in one pass
     for key in sorted(columns):
         values, is_json = columns[key]
         filled = values != ""
         if not filled.any():
             continue
-        head = json.dumps(key, ensure_ascii=False) + ":"
-        body = head + values if is_json else head + '"' + _escaped(values) + '"'
-        parts.append(body if filled.all() else body.zip_with(filled, values))
-    if not parts:
+        frame[key] = values if is_json else _escaped(values)
+        name = json.dumps(key, ensure_ascii=False) + ":"
+        pieces = [pl.lit(name), pl.col(key)] if is_json else [pl.lit(name + '"'), pl.col(key), pl.lit('"')]
+        if filled.all():
+            always += [pl.lit(","), *pieces] if always else pieces
+            continue
+        if always:
+            members.append(pl.concat_str(always))
+            always = []
+        members.append(pl.when(pl.col(key) != "").then(pl.concat_str(pieces)))
+    if always:
+        members.append(pl.concat_str(always))
+    if not members:
         return pl.Series(["{}"], dtype=pl.String).new_from_index(0, rows)
-    if len(parts) == 1:
-        joined = parts[0]
-    else:
-        frame = pl.DataFrame([part.alias(str(place)) for place, part in enumerate(parts)])
-        empty_to_null = [
-            pl.when(pl.col(name) != "").then(pl.col(name)) if (frame[name] == "").any() else pl.col(name)
-            for name in frame.columns
-        ]
-        joined = frame.select(pl.concat_str(empty_to_null, separator=",", ignore_nulls=True)).to_series()
-    return "{" + joined.fill_null("") + "}"
+    body = members[0].fill_null("") if len(members) == 1 else pl.concat_str(members, separator=",", ignore_nulls=True)
+    return pl.DataFrame(frame).select(pl.concat_str([pl.lit("{"), body, pl.lit("}")])).to_series()
 
 
 def _escaped(values: pl.Series) -> pl.Series:
     """Quotes and backslashes escaped. Control characters need nothing: tidied text has none."""
-    if values.str.contains(r'["\\]').any():
-        values = values.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
+    for character in ("\\", '"'):
+        if values.str.contains(character, literal=True).any():
+            values = values.str.replace_all(character, "\\" + character, literal=True)
     return values

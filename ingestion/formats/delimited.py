@@ -19,6 +19,8 @@ from ingestion.formats.encoding import Utf8Source
 
 DELIMITERS = (",", "\t", ";", "|")
 SAMPLE_LINES = 50
+# A block with more bad rows than this goes through the patient parser, which takes it in smaller batches.
+REJECTS_MAX = 10_000
 _MESSAGES = {
     "UNCLOSED_QUOTE": "a quote is opened and never closed",
     "BAD_QUOTE": "text follows a closing quote",
@@ -72,49 +74,67 @@ class DelimitedReader:
         self._schema = pa.schema([(name, pa.string()) for name in dialect.columns])
 
     def __iter__(self) -> Iterator[Batch]:
-        buffer, number, seen, skip_header = b"", 0, 0, self._dialect.has_header
-        in_line = False  # inside a line that is longer than any row may be, and already rejected
+        seen = 0
         with Utf8Source(self._path, self._encoding) as source:
-            final = False
-            while not final:
-                data = source.read(limits.BLOCK_BYTES)
-                final = not data
-                buffer += data
-                if skip_header and buffer:
-                    start = self._after_header(buffer, final=final)
-                    if start is None:
-                        continue
-                    buffer, skip_header = buffer[start:], False
-                if in_line:
-                    buffer, in_line = _rest_after_line(buffer, final=final)
-                if not buffer:
+            for batch in self._batches(source):
+                batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
+                yield batch
+
+    def _batches(self, source: Utf8Source) -> Iterator[Batch]:
+        buffer, number, final = b"", 0, False
+        in_header = self._dialect.has_header
+        in_line = False  # inside a line that is longer than any row may be, and already rejected
+        while not final:
+            data = source.read(limits.BLOCK_BYTES)
+            final = not data
+            buffer += data
+            if in_header and buffer:
+                start = self._after_header(buffer, final=final)
+                if start is None:
                     continue
-                batch, used = self._take(buffer, number, final=final)
+                in_line = start == len(buffer) and not final and buffer[-1] not in b"\r\n"
+                buffer, in_header = buffer[start:], False
+            if in_line:
+                buffer, in_line = _rest_after_line(buffer, final=final)
+            more = bool(buffer)
+            while more:
+                batch, used, more = self._take(buffer, number, final=final)
                 in_line = not final and used == len(buffer) and buffer[-1] not in b"\r\n"
                 buffer = buffer[used:]
-                batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
+                more = more and bool(buffer)
                 number += batch.rows_read
                 if batch.rows_read:
                     yield batch
 
     def _after_header(self, buffer: bytes, *, final: bool) -> int | None:
+        """Where the first row begins, None when that is not in sight yet."""
         start = len(buffer) - len(buffer.lstrip(b"\r\n"))
         try:
             _, end = parse_record(buffer, start, delimiter=self._delimiter, quote=self._quote)
         except BrokenRecord:
             end = line_after(buffer, start)
-        return end if end < len(buffer) or final else None
+        return end if end < len(buffer) or final or len(buffer) > 2 * limits.ROW_BYTES_MAX else None
 
-    def _take(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int]:
-        """The batch of the whole records at the buffer's start, and the bytes they take."""
+    def _take(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int, bool]:
+        """The batch of whole records at the buffer's start, the bytes they take, and whether more of them may follow."""
         found = scan(buffer, delimiter=self._delimiter, quote=self._quote, final=final)
-        if found.clean and (found.end or len(buffer) <= limits.ROW_BYTES_MAX):
-            block = buffer[: found.end]
-            batch = self._fast(block, number) if block else self._empty()
-            if batch is not None:
-                return batch, found.end
-            return self._patient(block, number, final=True)
-        return self._patient(buffer, number, final=final)
+        if not found.clean or (not found.end and len(buffer) > limits.ROW_BYTES_MAX):
+            return self._patient(buffer, number, final=final)
+        block = buffer[: self._end_of_rows(buffer, found.end)]
+        batch = self._fast(block, number) if block else self._empty()
+        if batch is not None:
+            return batch, len(block), len(block) < found.end
+        batch, used, more = self._patient(block, number, final=True)
+        return batch, used, more or len(block) < found.end
+
+    def _end_of_rows(self, buffer: bytes, end: int) -> int:
+        """`end`, or where the first BATCH_ROWS_MAX of the records before it end, when they are very short."""
+        if buffer.count(b"\n", 0, end) + buffer.count(b"\r", 0, end) <= 2 * limits.BATCH_ROWS_MAX:
+            return end
+        data = np.frombuffer(buffer, dtype=np.uint8, count=end)
+        line_ends = np.flatnonzero((data == ord("\n")) | (data == ord("\r")))
+        nearer = int(line_ends[limits.BATCH_ROWS_MAX]) + 1
+        return scan(buffer[:nearer], delimiter=self._delimiter, quote=self._quote, final=False).end or end
 
     def _empty(self) -> Batch:
         rows = pa.RecordBatch.from_arrays([pa.array([], pa.string()) for _ in self._schema], schema=self._schema)
@@ -135,6 +155,9 @@ class DelimitedReader:
             nonlocal swallowed
             # A quote that was never closed may have met the next one, lines later: those lines must come back.
             swallowed = swallowed or "\n" in row.text or "\r" in row.text
+            if swallowed or len(rejects) >= REJECTS_MAX:
+                swallowed = True
+                return "error"
             message = f"expected {expected} columns, found {row.actual_columns}"
             rejects.append(Reject(number + row.number, "", "RAGGED_ROW", message, clip_bytes(row.text.encode())))
             return "skip"
@@ -174,15 +197,15 @@ class DelimitedReader:
         rows = batches[0] if batches else self._empty().rows
         return Batch(rows, pa.array(numbers, pa.int64()), raw, rejects)
 
-    def _patient(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int]:
-        """Record by record, up to the point where the buffer might not hold a whole record any more."""
+    def _patient(self, buffer: bytes, number: int, *, final: bool) -> tuple[Batch, int, bool]:
+        """As `_take`, record by record, up to the point where the buffer might not hold a whole record any more."""
         safe_end = len(buffer) if final else len(buffer) - limits.ROW_BYTES_MAX
         position, expected = 0, len(self._schema)
         good: list[list[str]] = []
         numbers: list[int] = []
         raws: list[tuple[int, int]] = []
         rejects: list[Reject] = []
-        while position < safe_end:
+        while position < safe_end and len(good) + len(rejects) < limits.BATCH_ROWS_MAX:
             if buffer[position] in b"\r\n":
                 position += 1
                 continue
@@ -217,7 +240,7 @@ class DelimitedReader:
             start, end = raws[place]
             return clip_bytes(buffer[start:end].rstrip(b"\r\n"))
 
-        return Batch(rows, pa.array(numbers, pa.int64()), raw_text, rejects), max(position, 0)
+        return Batch(rows, pa.array(numbers, pa.int64()), raw_text, rejects), position, position < safe_end
 
 
 def _rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:

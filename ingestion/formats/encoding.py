@@ -56,6 +56,8 @@ def open_binary(path: Path) -> BinaryIO:
             raise UnreadableFile(
                 f"{path} is a folder. Name a file, or the files in it with a pattern like '{path}/*.csv'."
             )
+        if path.exists() and not path.is_file():
+            raise UnreadableFile(f"{path} is a device or a pipe, not a file. Write its content to a file first.")
         return path.open("rb")
     except FileNotFoundError as exc:
         raise UnreadableFile(f"There is no file {path}. Check the path.") from exc

@@ -126,7 +126,11 @@ class _Rows:
 
     @property
     def full(self) -> bool:
-        return len(self) >= BATCH_ROWS or len(self.columns) >= limits.COLUMNS_MAX
+        return (
+            len(self) >= BATCH_ROWS
+            or len(self.columns) >= limits.COLUMNS_MAX
+            or len(self) * len(self.columns) >= limits.BATCH_CELLS_MAX
+        )
 
     def add(self, read: Callable[[], Any], raw: Callable[[], str]) -> None:
         """Adds the row that `read` gives, or a reject that says why it cannot."""

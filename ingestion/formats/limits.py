@@ -1,6 +1,8 @@
 """What a file can force on us at most: sizes in bytes, counts of columns and levels."""
 
 BLOCK_BYTES = 8 * 1024 * 1024
+BATCH_ROWS_MAX = 100_000
+BATCH_CELLS_MAX = 5_000_000
 ROW_BYTES_MAX = 1024 * 1024
 FIELD_BYTES_MAX = 256 * 1024
 COLUMNS_MAX = 1000

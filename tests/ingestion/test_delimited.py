@@ -118,6 +118,26 @@ def test_blocks_are_cut_between_records(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(whole) == 200
 
 
+def test_batches_of_very_short_rows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BATCH_ROWS_MAX", 10)
+    sound = written(tmp_path, "a.csv", "id,name\n" + "".join(f"{number},a\n" for number in range(95)))
+    assert [batch.rows_read for batch in batches(sound)] == [11] * 7 + [18]
+    broken = written(tmp_path, "b.csv", "id,name\n1,a\n" + "x\n" * 94 + '"')
+    assert sum(batch.rows_read for batch in batches(broken)) == 96
+    assert max(batch.rows_read for batch in batches(broken)) <= 20
+
+
+def test_a_block_of_bad_rows_goes_in_limited_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "REJECTS_MAX", 5)
+    path = written(tmp_path, "a.csv", "id,name\n1,a\n" + "x\n" * 94)
+    assert [reject[0] for reject in rejects(path)] == list(range(2, 96))
+
+
+def test_a_first_line_without_end_is_no_header(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", b"id,name," + b"x" * (20 * ROW_BYTES_MAX) + b"\n1,Ann,y\n")
+    assert [row["id"] for row in rows(path)] == ["1"]
+
+
 _CELL = st.text(alphabet='ab,";\n\r é', max_size=6)
 
 
