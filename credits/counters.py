@@ -22,6 +22,7 @@ _ACCOUNT = (_LUA / "account.lua",)
 ADMIT = Script(_LUA / "admit.lua", includes=_ACCOUNT)
 SETTLE = Script(_LUA / "settle.lua", includes=_ACCOUNT)
 APPLY = Script(_LUA / "apply.lua", includes=_ACCOUNT)
+CLOSE = Script(_LUA / "close.lua", includes=_ACCOUNT)
 LOAD = Script(_LUA / "load.lua", includes=_ACCOUNT)
 ACTIVATE = Script(_LUA / "activate.lua", includes=_ACCOUNT)
 INSPECT = Script(_LUA / "inspect.lua", includes=_ACCOUNT)
@@ -260,6 +261,15 @@ def inspect_many(account_numbers: Sequence[int]) -> list[LiveBalance]:
         LiveBalance(bool(int(usable)), _int(balance), _int(held), _int(seq), _int(applied), _int(epoch))
         for usable, balance, held, seq, applied, epoch in replies
     ]
+
+
+def close(*, account_number: int, epoch: int, even_if_usable: bool, lease_ms: int) -> str:
+    """Closes an account for a load, unless it counts under `epoch` or another loader began within `lease_ms`.
+
+    The reply is close.lua's: USABLE, LOADING, AHEAD or CLOSED.
+    """
+    reply = CLOSE.call(keys=[account_key(account_number)], args=[epoch, "1" if even_if_usable else "0", lease_ms])
+    return bytes(reply).decode()
 
 
 def write_loaded(

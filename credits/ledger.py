@@ -194,14 +194,17 @@ def _open_grants(account_ids: list[uuid.UUID], *, now: datetime) -> dict[uuid.UU
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT account_id, id, kind, remaining, priority, expires_at, effective_at, created_at"
-            " FROM credits_creditgrant WHERE account_id = ANY(%s) AND remaining > 0 AND voided_at IS NULL"
-            " AND effective_at <= %s",
-            [account_ids, now],
+            " FROM credits_creditgrant WHERE account_id = ANY(%s) AND remaining > 0 AND voided_at IS NULL",
+            [account_ids],
         )
         found: dict[uuid.UUID, list[grants.OpenGrant]] = {}
         for account_id, *columns in cursor.fetchall():
             found.setdefault(account_id, []).append(grants.OpenGrant(*columns))
-    return {account_id: grants.burn_down_order(rows) for account_id, rows in found.items()}
+    # A booked grant is in the balance, so it must be able to pay even if the clock that dated it is ahead of ours.
+    return {
+        account_id: sorted(grants.burn_down_order(rows), key=lambda grant: grant.effective_at > now)
+        for account_id, rows in found.items()
+    }
 
 
 def _write(batch: _Batch, accounts: Iterable[LockedAccount]) -> None:

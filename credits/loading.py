@@ -1,5 +1,6 @@
 """How Redis learns an account: load with epochs and generations, and the adds that follow (credits/README.md, step 9)."""
 
+import time
 import uuid
 from datetime import datetime
 
@@ -16,7 +17,9 @@ from credits.models import Command
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS_MAX = 20
+LOAD_TIMEOUT_S = 5.0
+LEASE_MS = 200
+POLL_S = 0.01
 DRAIN_PASSES_MAX = 1000
 COMMANDS_MAX = 1000
 
@@ -30,16 +33,25 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
 
     `even_if_usable` replaces a hash that counts by what the ledger says: the repair of a difference.
 
-    Raises `LoadContended`, `RedisUnavailable`, `django.db.OperationalError`. Safe to run in any number of processes:
-    the epoch in Postgres decides whose load counts, and no row lock is held across a call to Redis.
+    Raises `LoadContended`, `RedisUnavailable`, `django.db.OperationalError`. Safe to run in any number of processes: one
+    closes the account and loads it while the others wait, and should one die or two meet, the epoch in Postgres decides
+    whose load counts. No row lock is held across a call to Redis.
     """
-    for _ in range(ATTEMPTS_MAX):
+    deadline = time.monotonic() + LOAD_TIMEOUT_S
+    while time.monotonic() < deadline:
         epoch = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
         if epoch is None:
             return False
-        if not even_if_usable and counters.inspect(account_number).usable:
+        state = counters.close(
+            account_number=account_number, epoch=epoch, even_if_usable=even_if_usable, lease_ms=LEASE_MS
+        )
+        if state == "USABLE":
             return True
-        # What the journal still holds of the old epoch is booked before that epoch ends; later it would be set aside.
+        if state != "CLOSED":
+            time.sleep(POLL_S)
+            continue
+        # Closed, so the journal gets nothing more of the old epoch. What it holds is booked before that epoch ends; later
+        # it would be set aside.
         _drain_partition(account_number % PARTITIONS, now=timezone.now())
         raised = _raise_epoch(account_number, epoch)
         if raised is None:
@@ -53,9 +65,7 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
             credit_seq=credit_seq,
             spent_by_family=_spent_by_family(account_number, now=timezone.now()),
         )
-        if not written:
-            continue
-        if _switch_on(account_number, new_epoch):
+        if written and _switch_on(account_number, new_epoch):
             log.info("account_loaded", account=account_number, epoch=new_epoch, balance=balance)
             return True
     raise LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)

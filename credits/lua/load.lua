@@ -8,7 +8,7 @@ if known and tonumber(known) >= tonumber(ARGV[1]) then
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'bal', ARGV[2], 'held', '0', 'seq', ARGV[3], 'applied', ARGV[4], 'epoch', ARGV[1],
-  'gen', generation(), 'pending', ARGV[1])
+  'gen', generation(), 'pending', ARGV[1], 'closed', int(now_ms()))
 for place = 5, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[place], ARGV[place + 1])
 end

@@ -163,3 +163,13 @@ def test_parse_refuses_what_does_not_read_as_an_event() -> None:
     for bad in (flat(debit=b"-1"), flat(seq=b""), flat(total=b"0"), flat(operation=b"x"), flat(account=b""), [b"a"]):
         with pytest.raises(BadEvent):
             parse(b"1-1", bad)
+
+
+def test_a_grant_dated_by_a_clock_ahead_of_the_drains_pays_after_the_others() -> None:
+    account = make_account(credits=5)
+    services.top_up(account=account, amount=5, now=django_timezone.now() + timedelta(seconds=30))
+    ledger.book([event_of(account, seq=1, debit=7)], now=django_timezone.now())
+    assert state(account) == (3, 3, 3)
+    assert list(
+        CreditGrant.objects.filter(account=account).order_by("effective_at").values_list("remaining", flat=True)
+    ) == [0, 3]

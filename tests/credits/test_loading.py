@@ -1,6 +1,9 @@
 """How Redis learns an account, and heals after losing it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from accounts.models import Account
@@ -235,3 +238,81 @@ def test_verify_names_a_live_balance_that_differs_and_repairs_it_when_told_to() 
     repaired = verify.verify(now=timezone.now(), repair=True)
     assert customer.number in repaired.repaired
     assert counters.inspect(customer.number).balance == 45
+
+
+def test_a_load_that_died_after_the_raise_leaves_nothing_that_counts() -> None:
+    customer = make_customer(credits=30)
+    spend(customer, 1)
+    number, epoch = customer.number, Account.objects.get(pk=customer.account.pk).epoch
+    assert counters.close(account_number=number, epoch=epoch, even_if_usable=True, lease_ms=0) == "CLOSED"
+    loading._drain_partition(number % 64, now=timezone.now())
+    assert loading._raise_epoch(number, epoch) == (epoch + 1, 29, 1, 1)
+    assert not counters.inspect(number).usable
+    assert spend(customer, 2) == metering.Settlement(2, 27)
+    drain.drain_once()
+    assert Account.objects.get(number=number).balance == 27
+    assert not SetAside.objects.filter(account=customer.account).exists()
+
+
+def test_a_second_loader_leaves_the_first_one_alone_and_takes_over_when_it_died() -> None:
+    account = make_account(credits=30)
+    money().flushall()
+    epoch = Account.objects.get(pk=account.pk).epoch
+    first = counters.close(account_number=account.number, epoch=epoch, even_if_usable=False, lease_ms=60_000)
+    second = counters.close(account_number=account.number, epoch=epoch, even_if_usable=False, lease_ms=60_000)
+    later = counters.close(account_number=account.number, epoch=epoch, even_if_usable=False, lease_ms=0)
+    assert (first, second, later) == ("CLOSED", "LOADING", "CLOSED")
+
+
+def test_a_load_that_another_one_closed_is_not_switched_on() -> None:
+    account = make_account(credits=30)
+    money().flushall()
+    number = account.number
+    raised = loading._raise_epoch(number, Account.objects.get(pk=account.pk).epoch)
+    assert raised is not None
+    epoch, balance, drained_seq, credit_seq = raised
+    assert counters.write_loaded(
+        account_number=number, epoch=epoch, balance=balance, drained_seq=drained_seq, credit_seq=credit_seq
+    )
+    assert counters.close(account_number=number, epoch=epoch, even_if_usable=False, lease_ms=0) == "CLOSED"
+    assert loading._switch_on(number, epoch) is False
+    assert not counters.inspect(number).usable
+    assert loading.load_account(number)
+    assert counters.inspect(number).balance == 30
+
+
+def test_a_loader_with_an_old_epoch_does_not_close_a_later_load() -> None:
+    account = make_account(credits=30)
+    loading.load_account(account.number)
+    epoch = Account.objects.get(pk=account.pk).epoch
+    state = counters.close(account_number=account.number, epoch=epoch - 1, even_if_usable=True, lease_ms=0)
+    assert (state, counters.inspect(account.number).usable) == ("AHEAD", True)
+
+
+def test_a_hash_of_an_epoch_that_has_ended_is_loaded_again() -> None:
+    account = make_account(credits=30)
+    loading.load_account(account.number)
+    epoch = Account.objects.get(pk=account.pk).epoch
+    assert loading._raise_epoch(account.number, epoch) is not None
+    assert loading.load_account(account.number)
+    assert counters.inspect(account.number).epoch == epoch + 2
+
+
+def test_calls_that_meet_a_cold_account_load_it_once() -> None:
+    customer = make_customer(credits=30)
+    drain.drain_once()
+    money().flushall()
+    epoch = Account.objects.get(pk=customer.account.pk).epoch
+
+    def call(_: int) -> int:
+        try:
+            return spend(customer, 1).charged
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(max_workers=12) as threads:
+        assert list(threads.map(call, range(24))) == [1] * 24
+    drain.drain_once()
+    account = Account.objects.get(pk=customer.account.pk)
+    assert (account.balance, account.epoch) == (6, epoch + 1)
+    assert not SetAside.objects.filter(account=customer.account).exists()

@@ -174,28 +174,35 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def load_again_from_the_ledger(self) -> None:
-        """The repair of a difference, while nothing differs."""
-        self._lose()
+        """The repair of a difference, while nothing differs and holds are out."""
         loading.load_account(self.number, even_if_usable=True)
 
     @rule()
+    def close_and_crash(self) -> None:
+        self._close()
+
+    @rule()
     def load_and_crash_after_the_raise(self) -> None:
-        if not counters.inspect(self.number).usable:
-            self._raise_epoch()
+        self._close()
+        self._raise_epoch()
 
     @rule()
     def load_and_crash_before_the_switch(self) -> None:
-        if not counters.inspect(self.number).usable:
-            raised = self._raise_epoch()
-            if raised is not None:
-                epoch, balance, drained_seq, credit_seq = raised
-                counters.write_loaded(
-                    account_number=self.number,
-                    epoch=epoch,
-                    balance=balance,
-                    drained_seq=drained_seq,
-                    credit_seq=credit_seq,
-                )
+        self._close()
+        raised = self._raise_epoch()
+        if raised is not None:
+            epoch, balance, drained_seq, credit_seq = raised
+            counters.write_loaded(
+                account_number=self.number,
+                epoch=epoch,
+                balance=balance,
+                drained_seq=drained_seq,
+                credit_seq=credit_seq,
+            )
+
+    def _close(self) -> None:
+        epoch = Account.objects.get(number=self.number).epoch
+        counters.close(account_number=self.number, epoch=epoch, even_if_usable=True, lease_ms=0)
 
     def _raise_epoch(self) -> tuple[int, int, int, int] | None:
         loading._drain_partition(self.partition, now=timezone.now())
