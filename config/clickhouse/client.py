@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import OperationalError
 from clickhouse_connect.driver.httputil import get_pool_manager
 from django.conf import settings
 
+from config.clickhouse.connections import send_in_one_piece
 from config.errors import TemporarilyUnavailable
 
 CONNECT_TIMEOUT_S = 2
@@ -117,5 +118,6 @@ def _pool() -> Any:
     with _lock:
         pool = _pools.get(os.getpid())
         if pool is None:
-            pool = _pools[os.getpid()] = get_pool_manager(maxsize=settings.CLICKHOUSE_POOL, num_pools=4)
+            pool = send_in_one_piece(get_pool_manager(maxsize=settings.CLICKHOUSE_POOL, num_pools=4))
+            _pools[os.getpid()] = pool
         return pool

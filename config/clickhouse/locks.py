@@ -32,6 +32,18 @@ def unlock(name: str) -> None:
         cursor.execute("SELECT pg_advisory_unlock(%s)", [_key(name)])
 
 
+def holds(name: str) -> bool:
+    """Whether this thread's connection has the lock now; a connection that was lost raises Django's OperationalError."""
+    key = _key(name) & 0xFFFF_FFFF_FFFF_FFFF
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
+            " AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1)",
+            [key >> 32, key & 0xFFFF_FFFF],
+        )
+        return bool(cursor.fetchone()[0])
+
+
 @contextmanager
 def advisory_lock(name: str, *, wait_s: float) -> Iterator[None]:
     """Holds the lock called `name`; raises `LockBusy` after `wait_s`.
