@@ -6,6 +6,7 @@ loses, a revoked key is read again before it can be used.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -98,10 +99,11 @@ def write(key: KeyState) -> bool:
     return bytes(reply) == b"OK"
 
 
-def publish(public_ids: list[str]) -> bool:
+def publish(public_ids: Sequence[str]) -> bool:
     """Reads these keys anew and tells Redis; False when Redis could not be reached for one of them.
 
-    That Redis knows a later version already is as good as having told it.
+    That Redis knows a later version already is as good as having told it. What could not be told stays unpublished in
+    Postgres, and `publish_pending` tries again.
     """
     told = True
     for public_id in public_ids:
@@ -113,4 +115,17 @@ def publish(public_ids: list[str]) -> bool:
         except RedisUnavailable as error:
             log.warning("key_state_not_published", key=public_id, error=type(error).__name__)
             told = False
+        else:
+            ApiKey.objects.filter(pk=public_id, published_version__lt=key.version).update(published_version=key.version)
     return told
+
+
+def publish_pending(*, limit: int = 1000) -> int:
+    """Tells Redis the changes it could not be told when they were made; how many keys were tried."""
+    pending = list(
+        ApiKey.objects.filter(version__gt=F("published_version"))
+        .order_by("public_id")
+        .values_list("pk", flat=True)[:limit]
+    )
+    publish(pending)
+    return len(pending)

@@ -126,7 +126,9 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64, editable=False)
     label = models.CharField(max_length=100, blank=True, help_text="What this key is for, e.g. 'nightly export'.")
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE, editable=False)
-    version = models.BigIntegerField(default=1, editable=False)  # counts changes, so that Redis never goes back
+    # Counts changes, so that Redis never goes back; and the last one that Redis is known to have been told.
+    version = models.BigIntegerField(default=1, editable=False)
+    published_version = models.BigIntegerField(default=1, editable=False)
     rpm = models.PositiveIntegerField(
         "requests per minute",
         null=True,
@@ -163,6 +165,13 @@ class ApiKey(models.Model):
     class Meta:
         verbose_name = "API key"
         ordering = ["-created_at"]
+        indexes = [
+            models.Index(
+                fields=["public_id"],
+                name="api_key_unpublished",
+                condition=models.Q(version__gt=models.F("published_version")),
+            )
+        ]
         constraints = [
             models.CheckConstraint(
                 name="api_key_revoked_has_its_time",

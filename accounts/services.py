@@ -236,5 +236,4 @@ def set_account_state(*, account: Account, state: str) -> Account:
 
 def publish_keys_of(account: Account) -> bool:
     """Tells Redis the state of every key of that account; False when Redis could not be reached."""
-    public_ids: Sequence[str] = list(ApiKey.objects.filter(account=account).values_list("pk", flat=True))
-    return key_state.publish(list(public_ids))
+    return key_state.publish(list(ApiKey.objects.filter(account=account).values_list("pk", flat=True)))

@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
+from accounts import key_state
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
 from credits import counters, ledger, loading, usage
@@ -51,6 +52,7 @@ def drain_once() -> Drained:
         if booked.events == 0 and copied == 0:
             break
     loading.apply_outstanding()
+    key_state.publish_pending()
     counters.trim(ALL_PARTITIONS)
     return Drained(entries, usage_events)
 
@@ -82,6 +84,7 @@ def run(*, stopping: Callable[[], bool]) -> None:
             next_sweep = time.monotonic() + SWEEP_EVERY_S
         if now >= next_apply:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
+            _attempt("keys", lambda: key_state.publish_pending() > 0)
             _attempt("trim", lambda: counters.trim(ALL_PARTITIONS) > 0)
             next_apply = time.monotonic() + APPLY_EVERY_S
         if not busy:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts import services
 from config.errors import TemporarilyUnavailable
 from config.redis import money
-from credits import counters, loading, metering
+from credits import counters, drain, loading, metering
 from credits.services import top_up
 from tests.factories import make_account, make_customer, make_usage
 
@@ -326,3 +326,16 @@ def test_top_up_is_booked_and_applied_later_while_redis_is_away() -> None:
     assert counters.inspect(customer.number).balance == 10
     loading.apply_outstanding()
     assert counters.inspect(customer.number).balance == 15
+
+
+def test_a_revocation_that_redis_missed_is_told_by_the_drain() -> None:
+    customer = make_customer(credits=10)
+    metering.identify(api_key=customer.api_key, endpoint="credits")
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        money.cache_clear()
+        assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is True
+    money.cache_clear()
+    drain.drain_once()
+    with pytest.raises(metering.KeyRevoked):
+        metering.identify(api_key=customer.api_key, endpoint="credits")
+    assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is False

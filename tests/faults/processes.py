@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -22,18 +23,19 @@ def _environment(changes: dict[str, str]) -> dict[str, str]:
     """This test's environment, with the database that pytest-django has made for this worker."""
     url = urlsplit(os.environ["DATABASE_URL"])
     database = urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
-    return {**os.environ, "DATABASE_URL": database, "LOG_LEVEL": "WARNING", **changes}
+    return {**os.environ, "DATABASE_URL": database, "LOG_LEVEL": "WARNING", "REDIS_TIMEOUT_MS": "5000", **changes}
 
 
 class ServerProcess:
     """One process of the product; `kill` is kill -9 of it and all it started."""
 
-    def __init__(self, *command: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *command: str, environment: dict[str, str] | None = None, stderr: int | None = None) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command] if command[0] != "manage.py" else [sys.executable, *command],
             cwd=ROOT,
             env=_environment(environment or {}),
             stdin=subprocess.DEVNULL,
+            stderr=stderr,
             start_new_session=True,
         )
 
@@ -85,7 +87,16 @@ class Web(ServerProcess):
 
 
 class Drain(ServerProcess):
-    """A drain process."""
+    """A drain process, at work when the constructor returns."""
 
     def __init__(self, *, environment: dict[str, str] | None = None) -> None:
-        super().__init__("manage.py", "drain", environment=environment)
+        with tempfile.NamedTemporaryFile(prefix="mh-drain-") as log:
+            super().__init__(
+                "manage.py", "drain", environment={**(environment or {}), "LOG_LEVEL": "INFO"}, stderr=log.fileno()
+            )
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while b"drain_started" not in Path(log.name).read_bytes():
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.close()
+                    raise TimeoutError(Path(log.name).read_text())
+                time.sleep(0.05)

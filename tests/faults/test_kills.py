@@ -20,7 +20,8 @@ from tests.faults.processes import Drain, ServerProcess, Web
 pytestmark = [pytest.mark.usefixtures("stores"), pytest.mark.timeout(180)]
 
 CREDITS, CALLS, THREADS = 50, 200, 20
-SHORT_HOLDS = {"QUERY_TIMEOUT_S": "2", "HOLD_S": "3"}
+UNANSWERED = (0, 503, 504)
+SHORT_HOLDS = {"QUERY_TIMEOUT_S": "4", "HOLD_S": "5"}
 BODY = json.dumps({"filters": {"city": "Nowhere at all"}, "limit": 1})
 
 
@@ -116,9 +117,10 @@ def test_kill_9_of_web_and_drain_changes_nothing_in_the_sum(
     drain.drain_once()
     live = counters.inspect(customer.number)
     assert (spent(customer), live.balance, live.held) == (CREDITS, 0, 0)
-    assert set(statuses) <= {200, 402, 0}
-    # Every success was charged; what was charged beyond them are answers that the kill cut off.
-    assert CREDITS - statuses[0] <= statuses[200] <= CREDITS
+    # Every success was charged; what was charged beyond them are answers that the kill, or a busy machine, cut off.
+    assert set(statuses) <= {200, 402, *UNANSWERED}
+    unanswered = sum(statuses[status] for status in UNANSWERED)
+    assert CREDITS - unanswered <= statuses[200] <= CREDITS
     assert_proven(customer)
 
 
@@ -127,5 +129,4 @@ def test_a_drain_stops_on_sigterm_after_the_pass_under_way(
 ) -> None:
     draining = Drain()
     running(draining)
-    time.sleep(2)
     assert draining.terminate() == 0
