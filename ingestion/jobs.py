@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
@@ -84,13 +84,15 @@ def run(
         _load(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
     except (StoreUnavailable, LockBusy) as exc:
         _finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
-    except BaseException as exc:
-        _finish(
-            job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=f"{type(exc).__name__}: {exc}"[:1000]
-        )
+    except (OperationalError, InterfaceError):
+        # Postgres went away, and the job's lock with it: the job stays as its last checkpoint left it.
         raise
-    finally:
+    except BaseException as exc:
+        reason = f"{type(exc).__name__}: {exc}"[:1000].replace("\x00", "")
+        _finish(job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=reason)
         unlock(_job_lock(job))
+        raise
+    unlock(_job_lock(job))
     return job
 
 
@@ -145,27 +147,27 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
     begun = time.monotonic()
     stream = chunks(reader, mapping, chunk_rows=job.chunk_rows, skip=job.chunks_done)
     try:
-        with Loader(job_id=job.id, source_file=job.source_file) as loader:
-            while not should_stop():
-                chunk = next(stream, None)
-                if chunk is None:
-                    _finish(job, _verdict(job))
-                    return
-                at = _announce(job, chunk)
-                loading = time.monotonic()
-                loaded = loader.load(chunk.records, chunk=chunk.number, at=at)
-                chunk.seconds["load"] = time.monotonic() - loading
-                job.busy_seconds += time.monotonic() - begun
-                begun = time.monotonic()
-                _checkpoint(job, chunk, loaded)
-                on_progress(job)
+        loader = Loader(job_id=job.id, source_file=job.source_file)
+        while not should_stop():
+            chunk = next(stream, None)
+            if chunk is None:
+                _finish(job, _verdict(job))
+                return
+            at = _announce(job)
+            loading = time.monotonic()
+            loaded = loader.load(chunk.records, chunk=chunk.number, at=at)
+            chunk.seconds["load"] = time.monotonic() - loading
+            job.busy_seconds += time.monotonic() - begun
+            begun = time.monotonic()
+            _checkpoint(job, chunk, loaded)
+            on_progress(job)
         _finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
         stream.close()
 
 
-def _announce(job: IngestionJob, chunk: Chunk) -> datetime:
-    """The chunk's `ingested_at`, written down before its rows: an attempt that died and this one then mean the same rows."""
+def _announce(job: IngestionJob) -> datetime:
+    """The next chunk's `ingested_at`, written down before its rows: by it a second attempt knows the rows of the first."""
     if job.chunk_at is not None:
         return job.chunk_at
     now = timezone.now()

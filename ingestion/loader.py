@@ -19,10 +19,13 @@ import pyarrow.compute
 from config.clickhouse import client as clients
 from config.clickhouse import data_version
 from config.clickhouse.client import StoreUnavailable, store_errors
-from config.clickhouse.locks import advisory_lock
+from config.clickhouse.locks import advisory_lock, holds
 
 LOCK = "records-writer"
 LOCK_WAIT_S = 900.0
+# Tables that hold the ids of one question, each with a name of its own: nobody else can empty it.
+IDS_PREFIX = "ingest_ids_"
+IDS_TABLES_LIMIT = 100
 IN_FLIGHT_WAIT_S = 120.0
 
 
@@ -35,24 +38,12 @@ class Loaded:
 
 
 class Loader:
-    """Loads the chunks of one job. Use as a context manager: it owns a small table of ids while it is open."""
+    """Loads the chunks of one job. Raises `StoreUnavailable`."""
 
     def __init__(self, *, job_id: uuid.UUID, source_file: str) -> None:
         self._job_id, self._source_file = job_id, source_file
-        self._ids_table = f"ingest_ids_{job_id.hex}"
-
-    def __enter__(self) -> "Loader":
         with store_errors():
-            clients.writer().command(f"CREATE TABLE IF NOT EXISTS {self._ids_table} (id UUID) ENGINE = Memory")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        try:
-            with store_errors():
-                clients.writer().command(f"DROP TABLE IF EXISTS {self._ids_table}")
-        except StoreUnavailable:
-            # The store is away: its Memory table is empty when it comes back, and the next run of the job drops it.
-            return
+            _drop_forgotten_tables()
 
     def load(self, records: pa.Table, *, chunk: int, at: datetime) -> Loaded:
         """Inserts the records (CLEAN_SCHEMA) that are not there yet, all with `ingested_at` = `at`.
@@ -70,6 +61,10 @@ class Loader:
             if len(known):
                 new = new & ~pl.Series(pl.from_arrow(pa.compute.is_in(ids, value_set=known)))
             fresh = records if new.all() else records.filter(new.to_arrow())
+            if fresh.num_rows and not holds(LOCK):
+                raise StoreUnavailable(
+                    "The connection that held the writer's lock was lost. Run the same command again."
+                )
             if fresh.num_rows:
                 self._insert(fresh, chunk=chunk, at=at)
         if fresh.num_rows:
@@ -80,15 +75,17 @@ class Loader:
     def _known(self, ids: Any, at: datetime) -> tuple[Any, int]:
         """Those of `ids` that are in `records`, and how many of them this very chunk inserted before."""
         client = clients.writer()
-        client.command(f"TRUNCATE TABLE {self._ids_table}")
-        client.insert_arrow(self._ids_table, pa.table({"id": ids}))
+        table = f"{IDS_PREFIX}{uuid.uuid4().hex}"
+        client.command(f"CREATE TABLE {table} (id UUID) ENGINE = Memory")
+        client.insert_arrow(table, pa.table({"id": ids}))
         answer = client.query_arrow(
             "SELECT id, job_id = {job:UUID} AND toUnixTimestamp64Milli(ingested_at) = {at_ms:Int64} AS own"
-            f" FROM records WHERE id IN {self._ids_table}",
+            f" FROM records WHERE id IN {table}",
             parameters={"job": str(self._job_id), "at_ms": round(at.timestamp() * 1000)},
             # The set is large and its ids are everywhere: one pass over the column is the cheapest way.
             settings={"optimize_use_projections": 0, "use_index_for_in_with_subqueries": 0},
         )
+        client.command(f"DROP TABLE {table}")
         known: list[Any] = [getattr(chunk, "storage", chunk) for chunk in answer.column("id").chunks]
         ids_known: Any = pa.chunked_array(known, pa.binary(16))  # type: ignore[call-overload]
         return ids_known, pa.compute.sum(answer.column("own").cast(pa.int64())).as_py() or 0
@@ -130,6 +127,17 @@ class Loader:
             if time.monotonic() > deadline:
                 raise StoreUnavailable("An earlier insert has been running for too long. Try again when it is done.")
             time.sleep(0.1)
+
+
+def _drop_forgotten_tables() -> None:
+    """Tables of ids that a process left behind when it was killed an hour ago or earlier."""
+    old = clients.writer().query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(name, {prefix:String})"
+        " AND metadata_modification_time < now() - INTERVAL 1 HOUR LIMIT {limit:UInt32}",
+        parameters={"prefix": IDS_PREFIX, "limit": IDS_TABLES_LIMIT},
+    )
+    for (name,) in old.result_rows:
+        clients.writer().command(f"DROP TABLE IF EXISTS {name}")
 
 
 def _repeated(value: Any, kind: Any, rows: int) -> Any:

@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from config.clickhouse import client as clients
 from config.clickhouse import schema
-from config.clickhouse.locks import LockBusy, advisory_lock, try_lock, unlock
+from config.clickhouse.locks import LockBusy, advisory_lock, holds, try_lock, unlock
 from config.clickhouse.schema import Migration, SchemaConflict, pending, read_migrations, split_statements
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -153,5 +153,8 @@ def test_advisory_lock_has_one_holder() -> None:
         pass
     release.set()
     thread.join()
+    assert holds("test-one-holder") is False
     assert try_lock("test-one-holder") is True
+    assert holds("test-one-holder") is True
     unlock("test-one-holder")
+    assert holds("test-one-holder") is False

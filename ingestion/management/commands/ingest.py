@@ -11,8 +11,10 @@ from typing import IO, Any, cast
 
 from clickhouse_connect.driver.exceptions import DatabaseError
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError as DjangoDatabaseError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
 
 from config.errors import DomainError
 from ingestion import jobs, reports
@@ -104,7 +106,7 @@ class Command(BaseCommand):
                 if options["dry_run"]:
                     answers.append(reports.mapping_as_json(found))
                     if not self.as_json:
-                        self.console.print(*reports.mapping_table(found), sep="\n")
+                        self._show(reports.mapping_table(found))
                     continue
                 job = self._run(found, source=options["source"], chunk_rows=options["chunk_rows"])
             except DomainError as exc:
@@ -114,20 +116,25 @@ class Command(BaseCommand):
                 )
                 self.errors.print(f"{exc.code}: {exc.message}", markup=False)
                 continue
-            except DatabaseError as exc:
+            except (DatabaseError, DjangoDatabaseError) as exc:
                 code = RESUMABLE
+                message = (str(exc).splitlines() or [type(exc).__name__])[0][:500]
                 answers.append(
-                    {"path": str(path), "state": "failed", "error": {"code": "STORE_ERROR", "message": str(exc)}}
+                    {"path": str(path), "state": "failed", "error": {"code": "STORE_ERROR", "message": message}}
                 )
-                self.errors.print(f"STORE_ERROR: ClickHouse refused a statement: {str(exc)[:500]}", markup=False)
+                self.errors.print(f"STORE_ERROR: A database refused a statement or went away: {message}", markup=False)
                 break
             code = max(code, _CODES[IngestionJob.State(job.state)])
             answers.append(reports.job_as_json(job))
             if not self.as_json:
-                self.console.print(*reports.job_table(job), sep="\n", highlight=False)
+                self._show(reports.job_table(job))
             if job.error and job.error_code != "STOPPED":
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
+
+    def _show(self, report: tuple[str, Table, str]) -> None:
+        for part in report:
+            self.console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
 
     def _run(self, found: jobs.Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
         if self.as_json:
