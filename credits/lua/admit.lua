@@ -17,7 +17,8 @@ if not usable(account[1], account[2], account[3]) then
   return {'LOAD'}
 end
 local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm', 'scopes', 'expires', 'ranges', 'cap', 'family')
-if not key[1] or key[2] ~= account[1] then
+-- A hash without a family was written by an older release.
+if not key[1] or key[2] ~= account[1] or not key[9] then
   return {'LOAD'}
 end
 if key[1] ~= ARGV[1] then

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import services
+from accounts import key_state, services
 from accounts.models import ApiKey
 from config.errors import InvalidRequest
 from config.redis import money
@@ -159,3 +159,10 @@ def test_issue_key_names_the_limit_it_refuses(limits: dict[str, Any], field: str
     with pytest.raises(InvalidRequest) as refused:
         services.issue_key(account=make_account(), **limits)
     assert list(refused.value.details) == [field]
+
+
+def test_a_key_hash_of_an_older_release_is_read_again() -> None:
+    customer = customer_with()
+    spend(customer, 1)
+    money().hdel(key_state.redis_key(customer.key_id, customer.number), "family", "cap", "expires")
+    assert spend(customer, 1).charged == 1

@@ -118,8 +118,8 @@ FAULTS = [
     Fault(
         "a key hash is believed after a load",
         "credits/lua/admit.lua",
-        "if not key[1] or key[2] ~= account[1] then",
-        "if not key[1] then",
+        "if not key[1] or key[2] ~= account[1] or not key[9] then",
+        "if not key[1] or not key[9] then",
         "tests/accounts tests/credits",
     ),
     Fault(
