@@ -15,19 +15,12 @@ from ingestion.formats import limits
 from ingestion.formats.batches import JSON_COLUMN, Batch, Reject, clip, clip_bytes
 from ingestion.formats.delimited_blocks import last_line_end
 from ingestion.formats.encoding import Utf8Source
+from ingestion.formats.json_flatten import UnusableRow, flatten
 
 BATCH_ROWS = 50_000
 _SPACE = re.compile(r"[\s,]*")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)|[\[\]{}]', re.DOTALL)
 _NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{)")
-
-
-class UnusableRow(Exception):
-    """A value that cannot become a row: `reason` is a code, the text explains it."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -48,98 +41,35 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def flatten(value: Any) -> dict[str, Any]:
-    """One object as {path: text or list}; paths joined with dots. Empty and null values are left out.
-
-    Raises `UnusableRow` for what is not an object, is nested too deep or has too many fields.
-    """
-    if not isinstance(value, dict):
-        raise UnusableRow("NOT_AN_OBJECT", "the value is not an object")
-    flat: dict[str, Any] = {}
-    stack: list[tuple[str, dict[str, Any], int]] = [("", value, 1)]
-    while stack:
-        prefix, current, depth = stack.pop()
-        if depth > limits.DEPTH_MAX:
-            raise UnusableRow("TOO_DEEP", f"nested deeper than {limits.DEPTH_MAX} levels")
-        for key, item in current.items():
-            path = prefix + key
-            if "\x00" in path:  # no store takes it in a name
-                path = path.replace("\x00", " ")
-            if isinstance(item, dict):
-                stack.append((path + ".", item, depth + 1))
-            elif item is not None and item != "" and item != []:
-                flat[path if path not in flat else f"{path}_2"] = _cell(item, depth)
-    if len(flat) > limits.COLUMNS_MAX:
-        raise UnusableRow("TOO_MANY_FIELDS", f"more than {limits.COLUMNS_MAX} fields")
-    return flat
-
-
-def _cell(item: Any, depth: int) -> Any:
-    if isinstance(item, str):
-        if len(item) > limits.FIELD_BYTES_MAX:
-            raise UnusableRow("FIELD_TOO_LONG", f"a value is longer than {limits.FIELD_BYTES_MAX} characters")
-        return item
-    if isinstance(item, bool):
-        return "true" if item else "false"
-    _check_depth(item, depth)
-    return [_plain(part) for part in item]
-
-
-def _plain(item: Any) -> Any:
-    """A list's member as it is kept: scalars as text, like every other value."""
-    if isinstance(item, dict):
-        return {key: _plain(part) for key, part in item.items() if part is not None}
-    if isinstance(item, list):
-        return [_plain(part) for part in item]
-    if isinstance(item, bool):
-        return "true" if item else "false"
-    return item
-
-
-def _check_depth(item: Any, depth: int) -> None:
-    level = [item]
-    while level:
-        depth += 1
-        if depth > limits.DEPTH_MAX:
-            raise UnusableRow("TOO_DEEP", f"nested deeper than {limits.DEPTH_MAX} levels")
-        level = [
-            part
-            for outer in level
-            for part in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(part, dict | list)
-        ]
-
-
 class _Rows:
     """Collects flattened rows and rejects, and makes them a `Batch`."""
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.flat: list[dict[str, Any]] = []
+        self.texts: list[dict[str, str]] = []
+        self.lists: list[dict[str, str]] = []
         self.numbers: list[int] = []
         self.raws: list[Callable[[], str]] = []
         self.rejects: list[Reject] = []
         self.columns: dict[str, None] = {}
+        self.list_columns: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self.flat) + len(self.rejects)
+        return len(self.texts) + len(self.rejects)
 
     @property
     def full(self) -> bool:
-        return (
-            len(self) >= BATCH_ROWS
-            or len(self.columns) >= limits.COLUMNS_MAX
-            or len(self) * len(self.columns) >= limits.BATCH_CELLS_MAX
-        )
+        rows, columns = len(self), len(self.columns) + len(self.list_columns)
+        return rows >= BATCH_ROWS or columns >= limits.COLUMNS_MAX or rows * columns >= limits.BATCH_CELLS_MAX
 
-    def add(self, read: Callable[[], Any], raw: Callable[[], str]) -> None:
-        """Adds the row that `read` gives, or a reject that says why it cannot."""
+    def add(self, read: Callable[[], Any], raw: Callable[[], str], *, escapes: bool) -> None:
+        """Adds the row that `read` gives, or a reject that says why it cannot. `escapes`: its text holds \\u escapes."""
         self.number += 1
         try:
-            row = flatten(read())
-            # A lone surrogate is no text: it cannot be stored nor shown.
-            "".join(value for value in row.values() if isinstance(value, str)).encode()
-            "".join(row).encode()
+            texts, lists = flatten(read())
+            if escapes:
+                # A lone surrogate is no text: it cannot be stored nor shown.
+                "".join([*texts, *texts.values(), *lists, *lists.values()]).encode()
         except UnusableRow as exc:
             self.reject(exc.reason, str(exc), raw())
         except RecursionError:
@@ -149,10 +79,14 @@ class _Rows:
         except ValueError as exc:
             self.reject("INVALID_JSON", str(exc)[:200], raw())
         else:
-            self.flat.append(row)
+            self.texts.append(texts)
+            self.lists.append(lists)
             self.numbers.append(self.number)
             self.raws.append(raw)
-            self.columns.update(dict.fromkeys(row))
+            if not texts.keys() <= self.columns.keys():
+                self.columns.update(dict.fromkeys(texts))
+            if lists:
+                self.list_columns.update(dict.fromkeys(lists))
 
     def reject(self, reason: str, message: str, raw: str) -> None:
         self.rejects.append(Reject(self.number, "", reason, message, raw))
@@ -160,27 +94,16 @@ class _Rows:
     def batch(self) -> Batch:
         arrays, fields = [], []
         for name in self.columns:
-            cells = [row.get(name, "") for row in self.flat]
-            lists = [isinstance(cell, list) for cell in cells]
-            if not all(lists):
-                texts = ["" if is_list else cell for cell, is_list in zip(cells, lists, strict=True)]
-                if any(texts):
-                    arrays.append(pa.array(texts, pa.string()))
-                    fields.append(pa.field(name, pa.string()))
-            if any(lists):
-                encoded = [_compact(cell) if is_list else "" for cell, is_list in zip(cells, lists, strict=True)]
-                arrays.append(pa.array(encoded, pa.string()))
-                fields.append(pa.field(name, pa.string(), metadata=JSON_COLUMN))
+            arrays.append(pa.array([row.get(name, "") for row in self.texts], pa.string()))
+            fields.append(pa.field(name, pa.string()))
+        for name in self.list_columns:
+            arrays.append(pa.array([row.get(name, "") for row in self.lists], pa.string()))
+            fields.append(pa.field(name, pa.string(), metadata=JSON_COLUMN))
         if not arrays:
-            arrays, fields = [pa.array([""] * len(self.flat), pa.string())], [pa.field("column_1", pa.string())]
+            arrays, fields = [pa.array([""] * len(self.texts), pa.string())], [pa.field("column_1", pa.string())]
         rows = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
         raws = self.raws
         return Batch(rows, pa.array(self.numbers, pa.int64()), lambda position: raws[position](), self.rejects)
-
-
-def _compact(value: list[Any]) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return text.encode("utf-8", "replace").decode()
 
 
 class JsonLinesReader:
@@ -210,7 +133,7 @@ class JsonLinesReader:
                 rows = _Rows(number)
                 for line in lines:
                     if line.strip():
-                        rows.add(_line_reader(line), _line_raw(line))
+                        rows.add(_line_reader(line), _line_raw(line), escapes=b"\\u" in line)
                     if rows.full:
                         batch, number = self._done(rows, source, seen)
                         seen, rows = source.bytes_read, _Rows(number)
@@ -251,7 +174,7 @@ class JsonReader:
         rows = _Rows(0)
         with Utf8Source(self._path, self._encoding) as source:
             for read, raw in _documents(source):
-                rows.add(read, raw)
+                rows.add(read, raw, escapes=True)
                 if rows.full:
                     number, batch = rows.number, rows.batch()
                     batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read

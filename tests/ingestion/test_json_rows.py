@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.formats import limits
-from ingestion.formats.json_rows import JsonLinesReader, JsonReader, UnusableRow, flatten
+from ingestion.formats.json_flatten import UnusableRow, flatten
+from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 from ingestion.formats.limits import DEPTH_MAX, ROW_BYTES_MAX
 from tests.ingestion.files import batches, rejects, rows, written
 
@@ -48,6 +49,8 @@ def test_a_path_that_is_a_list_in_some_rows_gives_two_columns(tmp_path: Path) ->
         ("[1, 2]", "NOT_AN_OBJECT"),
         ('"text"', "NOT_AN_OBJECT"),
         ('{"id": "\\ud800"}', "INVALID_TEXT"),
+        ('{"id": 2, "tags": ["\\uDC00"]}', "INVALID_TEXT"),
+        ('{"id": 2, "\\uD83D": 1}', "INVALID_TEXT"),
         ('{"id": ' + '{"a":' * 40 + "1" + "}" * 41, "TOO_DEEP"),
         ("[" * 100_000, "TOO_DEEP"),
         ('{"a":' * 100_000, "TOO_DEEP"),
@@ -102,6 +105,10 @@ def test_objects_one_after_another_are_read(tmp_path: Path) -> None:
 
 def test_an_array_of_nothing_has_no_rows(tmp_path: Path) -> None:
     assert batches(written(tmp_path, "a.json", "[]")) == []
+
+
+def test_flatten_keeps_two_values_of_one_path() -> None:
+    assert flatten({"a.b": "1", "a": {"b": "2"}}) == ({"a.b": "1", "a.b_2": "2"}, {})
 
 
 def test_flatten_limits_the_depth() -> None:
