@@ -102,9 +102,9 @@ def test_load_leaves_no_table_of_ids_behind() -> None:
     assert tables_of_ids() == before
 
 
-def tables_of_ids() -> list[tuple[str]]:
+def tables_of_ids() -> list[str]:
     """All of them: processes that other tests killed have left theirs."""
     answer = writer().query(
         "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'ingest_ids_%' ORDER BY name"
     )
-    return list(answer.result_rows)
+    return [str(row[0]) for row in answer.result_rows]
