@@ -98,6 +98,7 @@ def test_docs_script_comes_from_an_address_of_its_own() -> None:
     assert b"/api/schema" in response.content
 
 
+@pytest.mark.usefixtures("committed_db")  # the end of a response looks at connections that other tests have opened
 @pytest.mark.parametrize("name", ["swagger-ui-bundle.js", "swagger-ui-standalone-preset.js", "swagger-ui.css"])
 def test_docs_assets_are_served_here(name: str) -> None:
     response: Any = Client().get(f"/static/drf_spectacular_sidecar/swagger-ui-dist/{name}")
