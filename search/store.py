@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import structlog
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 from django.conf import settings
-from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as TransportTimeout
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from config.clickhouse.client import StoreUnavailable, reader
 from config.errors import DomainError
@@ -158,7 +157,7 @@ def _errors() -> Iterator[None]:
         _raise_for(error)
     except ClickHouseError as error:
         _raise_for(error)
-    except TransportTimeout as error:
+    except ReadTimeoutError as error:
         raise QueryTimeout from error
     except (HTTPError, OSError) as error:
         log.warning("store_unavailable", error=type(error).__name__)
@@ -180,7 +179,8 @@ def _raise_for(error: ClickHouseError) -> NoReturn:
 
 def _is_timeout(error: BaseException | None) -> bool:
     while error is not None:
-        if isinstance(error, TransportTimeout):
+        # Of urllib3's timeouts this one alone: a refused connection is one of theirs, too.
+        if isinstance(error, ReadTimeoutError):
             return True
         error = getattr(error, "reason", None) or error.__cause__
     return False

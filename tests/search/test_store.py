@@ -5,10 +5,11 @@ import uuid
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from config.clickhouse.client import StoreUnavailable, forget_clients
+from config.clickhouse.client import StoreUnavailable, forget_clients, reader
 from config.errors import DomainError
 from search import store
 from search.query.compile import Statement
+from tests.search.conftest import NOBODY_LISTENS
 
 
 def run(sql: str) -> bytes:
@@ -46,6 +47,13 @@ def test_a_defect_of_our_own_sql_is_not_hidden_as_the_callers(stores: None) -> N
 
 
 def test_a_store_that_cannot_be_reached_is_temporarily_unavailable(clickhouse_away: None) -> None:
+    assert isinstance(refusal("SELECT 1"), StoreUnavailable)
+
+
+def test_a_store_that_died_under_an_open_client_is_temporarily_unavailable(
+    stores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader()._backend, "url", f"http://{NOBODY_LISTENS}")
     assert isinstance(refusal("SELECT 1"), StoreUnavailable)
 
 
