@@ -19,13 +19,13 @@ from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm, KeyLim
 from accounts.admin_inlines import KeyInline, MembershipInline, rate_limit
 from accounts.admin_pages import operation, operation_page, result_page
 from accounts.models import Account, ApiKey
-from config.display import code, figure, labelled, link, moment, two_lines
+from config.display import code, figure, labelled, link, moment, quiet, two_lines
 from config.errors import DomainError
 from config.read_only import ReadOnlyAdmin
 from credits.admin import GrantInline
 from credits.admin_balances import available_figure, balance_tiles, live_balances, top_up_page
 
-STATE_LABELS = {"active": "success", "suspended": "warning", "revoked": "danger"}
+STATE_LABELS = {"active": "success", "suspended": "warning", "expired": "warning", "revoked": "danger"}
 
 
 class AccountChangeList(ChangeList):
@@ -256,19 +256,37 @@ def account_url(account: Account) -> str:
 class ApiKeyAdmin(ReadOnlyAdmin):
     """Keys of all customers: find, limit, revoke. Issued on the customer's page."""
 
-    list_display = ("masked_key", "owner", "label", "state_label", "limit", "created", "created_by")
+    list_display = ("masked_key", "owner", "label", "state_label", "limit", "created", "last_used")
     list_filter = ("state",)
     search_fields = ("=public_id", "=account__number", "account__name", "label")
     search_help_text = "Key id, customer number or name, label"
     list_select_related = ("account",)
     list_filter_submit = False
-    readonly_fields = ("masked_key", "owner", "state_label", "limit", "created", "revoked")
+    readonly_fields = (
+        "masked_key",
+        "owner",
+        "state_label",
+        "limit",
+        "cap",
+        "allowed_scopes",
+        "allowed_networks",
+        "expires",
+        "last_used",
+        "created",
+        "revoked",
+    )
     fields = (
         "masked_key",
         "owner",
         "label",
         "state_label",
         "limit",
+        "cap",
+        "allowed_scopes",
+        "allowed_networks",
+        "expires",
+        "successor",
+        "last_used",
         "created",
         "created_by",
         "revoked",
@@ -286,11 +304,31 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @labelled("State", STATE_LABELS, ordering="state")
     def state_label(self, key: ApiKey) -> str:
-        return key.state
+        return key.shown_state(now=timezone.now())
 
     @admin.display(description="Requests per minute", ordering="rpm")
     def limit(self, key: ApiKey) -> SafeString:
         return rate_limit(key)
+
+    @admin.display(description="Credits per month")
+    def cap(self, key: ApiKey) -> SafeString:
+        return quiet("no cap") if key.monthly_cap is None else figure(key.monthly_cap)
+
+    @admin.display(description="Scopes")
+    def allowed_scopes(self, key: ApiKey) -> str | SafeString:
+        return ", ".join(key.scopes) or quiet("all")
+
+    @admin.display(description="Networks")
+    def allowed_networks(self, key: ApiKey) -> str | SafeString:
+        return ", ".join(key.networks) or quiet("any address")
+
+    @admin.display(description="Expires")
+    def expires(self, key: ApiKey) -> SafeString:
+        return quiet("never") if key.expires_at is None else moment(key.expires_at)
+
+    @admin.display(description="Last used", ordering="last_used_at")
+    def last_used(self, key: ApiKey) -> SafeString:
+        return quiet("never") if key.last_used_at is None else moment(key.last_used_at)
 
     @admin.display(description="Created", ordering="created_at")
     def created(self, key: ApiKey) -> SafeString:

@@ -4,6 +4,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.forms import PaginationInlineFormSet
@@ -26,16 +27,16 @@ class KeyInline(ReadOnlyInline):
     model = ApiKey
     verbose_name_plural = "API keys"
     template_after = "admin/accounts/account/no_keys.html"
-    fields = ("key", "label", "state_label", "limit", "created", "created_by")
+    fields = ("key", "label", "state_label", "limit", "created", "last_used")
     readonly_fields = fields
 
     @admin.display(description="Key")
     def key(self, key: ApiKey) -> SafeString:
         return link(reverse("admin:accounts_apikey_change", args=[key.pk]), code(key.masked))
 
-    @labelled("State", {"active": "success", "revoked": "danger"})
+    @labelled("State", {"active": "success", "expired": "warning", "revoked": "danger"})
     def state_label(self, key: ApiKey) -> str:
-        return key.state
+        return key.shown_state(now=timezone.now())
 
     @admin.display(description="Requests per minute")
     def limit(self, key: ApiKey) -> SafeString:
@@ -44,6 +45,10 @@ class KeyInline(ReadOnlyInline):
     @admin.display(description="Created")
     def created(self, key: ApiKey) -> SafeString:
         return moment(key.created_at)
+
+    @admin.display(description="Last used")
+    def last_used(self, key: ApiKey) -> SafeString:
+        return quiet("never") if key.last_used_at is None else moment(key.last_used_at)
 
 
 class MembershipFormSet(PaginationInlineFormSet):  # type: ignore[misc]

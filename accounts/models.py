@@ -5,6 +5,7 @@ An `Account` owns credits and keys; people reach it through a `Membership`. The 
 """
 
 import uuid
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
@@ -193,3 +194,8 @@ class ApiKey(models.Model):
     def masked(self) -> str:
         """The key as it may be shown: `mh_live_<id>_…`."""
         return f"mh_live_{self.public_id}_…"
+
+    def shown_state(self, *, now: datetime) -> str:
+        """active, expired or revoked."""
+        expired = self.state == self.State.ACTIVE and self.expires_at is not None and self.expires_at <= now
+        return "expired" if expired else str(self.state)

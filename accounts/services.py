@@ -1,6 +1,6 @@
 """What can be done to users, accounts and keys. Each function is one decision; callers are admin, commands, API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -232,6 +232,18 @@ def set_account_state(*, account: Account, state: str) -> Account:
     publish_keys_of(account)
     account.refresh_from_db(fields=["state"])
     return account
+
+
+def note_uses(uses: Mapping[str, datetime]) -> None:
+    """Remembers when keys were last used, `uses` being public id → time; written at most once a minute for each key."""
+    if not uses:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE accounts_apikey k SET last_used_at = t.at FROM unnest(%s::varchar[], %s::timestamptz[]) AS t(id, at)"
+            " WHERE k.public_id = t.id AND (k.last_used_at IS NULL OR k.last_used_at < t.at - interval '1 minute')",
+            [list(uses), list(uses.values())],
+        )
 
 
 def publish_keys_of(account: Account) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import structlog
 from django.db import connection
 
+from accounts.services import note_uses
 from config.clickhouse.client import reader, store_errors, writer
 from credits import counters, events
 from credits.events import Event
@@ -75,6 +76,7 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
             if event.usage:
                 requests.append(event)
     _insert(requests)
+    note_uses({event.key_id: event.at for event in requests})
     counters.move_cursors(moves, consumer=counters.USAGE)
     return passed
 

@@ -166,3 +166,16 @@ def test_a_key_hash_of_an_older_release_is_read_again() -> None:
     spend(customer, 1)
     money().hdel(key_state.redis_key(customer.key_id, customer.number), "family", "cap", "expires")
     assert spend(customer, 1).charged == 1
+
+
+def test_the_last_use_is_noted_by_the_drain_at_most_once_a_minute() -> None:
+    customer = customer_with()
+    assert ApiKey.objects.get(pk=customer.key_id).last_used_at is None
+    spend(customer, 1)
+    drain.drain_once()
+    first = ApiKey.objects.get(pk=customer.key_id).last_used_at
+    spend(customer, 1)
+    drain.drain_once()
+    assert first is not None
+    assert timedelta(0) <= timezone.now() - first < timedelta(minutes=1)
+    assert ApiKey.objects.get(pk=customer.key_id).last_used_at == first
