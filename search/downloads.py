@@ -100,6 +100,10 @@ class Delivery(Iterator[bytes]):
 
     def _settle_delivered(self) -> None:
         usage = self._call.usage(status=self._status, rows=self._rows)
+        if self._status != STATUS_OK:
+            # Every delivered row is paid. Released, not settled: the whole must not be replayed for the price of a part.
+            metering.release(self._hold, usage=usage)
+            return
         try:
             metering.settle(self._hold, total=cost(self._rows), usage=usage)
         except DomainError as error:

@@ -82,9 +82,10 @@ if amount > 0 then
   end
   local result = redis.call('GET', KEYS[4])
   if result then
-    -- What was settled is not charged again. A released attempt that paid nothing may be followed by another one.
+    -- What was settled is not charged again. A released attempt may be followed by another one: had it paid for a part (a
+    -- download that broke off), the booking rule charges the operation its greatest total and returns the rest.
     local known_attempt, known_total, state = string.match(result, '^(%S+) (%S+) (%S+)')
-    if state == 'settled' or tonumber(known_total) > 0 then
+    if state == 'settled' then
       paid_before = known_total
     elseif known_attempt == ARGV[4] then
       return {'IN_PROGRESS'}

@@ -98,6 +98,13 @@ FAULTS = [
         "if false then",
     ),
     Fault(
+        "a download is replayed whole for the price of a part",
+        "credits/lua/admit.lua",
+        "if state == 'settled' then",
+        "if state == 'settled' or tonumber(known_total) > 0 then",
+        "tests/search/test_download_api.py",
+    ),
+    Fault(
         "an idempotency key is not tied to its body",
         "credits/lua/admit.lua",
         "if known and known ~= ARGV[3] then",

@@ -7,7 +7,7 @@ from django.test import Client
 
 from config.clickhouse.client import StoreUnavailable
 from config.errors import DomainError
-from credits import counters
+from credits import counters, drain
 from credits.services import spendable
 from search import downloads
 from tests.factories import Customer, make_customer
@@ -114,6 +114,20 @@ def test_every_chunk_is_paid_before_it_leaves_and_ends_at_a_row(
         assert paid == 1 + len(rows(delivered)) // 100
     response.close()
     assert chunks > 5
+
+
+def test_a_broken_download_sent_again_is_charged_its_greatest_total_once(
+    api: Client, alice: Customer, many: None, word: str, small_chunks: None
+) -> None:
+    headers = {"x-api-key": alice.api_key, "Idempotency-Key": "order-1"}
+    broken: Any = api.get("/download", {"q": word}, headers=headers)
+    next(iter(broken.streaming_content))
+    broken.close()
+    whole: Any = api.get("/download", {"q": word}, headers=headers)
+    assert len(rows(b"".join(whole.streaming_content))) == 500
+    whole.close()
+    drain.drain_once()
+    assert (spendable(alice.account), held(alice)) == (994, 0)
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 3])
