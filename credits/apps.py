@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class CreditsApp(AppConfig):
     name = "credits"
     verbose_name = "Credits"
+
+    def ready(self) -> None:
+        from credits import checks  # noqa: F401 - importing registers them

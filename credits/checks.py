@@ -1,0 +1,163 @@
+"""System checks of what the credit protocol stands on: `manage.py check --deploy`.
+
+They ask the running stores, so they run at deployment alone. A store that cannot be asked is itself an error.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own name
+from django.db import OperationalError, connection
+
+from config.clickhouse.client import StoreUnavailable, reader
+from config.redis import RedisUnavailable, money
+from credits.models import CreditTransaction, GrantDraw, SetAside
+
+READER_LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows")
+
+
+@register("credits", deploy=True)
+def check_durations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """A query must end before its hold does, or its answer could not be charged."""
+    if settings.QUERY_TIMEOUT_S < settings.HOLD_S:
+        return []
+    return [
+        Error(
+            f"QUERY_TIMEOUT_S ({settings.QUERY_TIMEOUT_S}) is not below HOLD_S ({settings.HOLD_S}).",
+            hint="Let holds live longer than the longest query.",
+            id="credits.E001",
+        )
+    ]
+
+
+@register("credits", deploy=True)
+def check_redis_urls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The Redis that holds money is not the cache's, which may evict or be flushed."""
+    if settings.REDIS_URL == settings.CACHE_URL:
+        return [
+            Error(
+                "REDIS_URL and CACHE_URL are the same database.",
+                hint="Clearing the cache would clear live balances. Give the cache a server of its own.",
+                id="credits.E002",
+            )
+        ]
+    if urlsplit(settings.REDIS_URL).netloc == urlsplit(settings.CACHE_URL).netloc:
+        return [
+            Warning(
+                "REDIS_URL and CACHE_URL are on the same server.",
+                hint="Under load the cache and the money share its memory. Give the cache a server of its own.",
+                id="credits.W003",
+            )
+        ]
+    return []
+
+
+@register("credits", deploy=True)
+def check_redis(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The money's Redis keeps what it is told: never evicting, append-only file on, a master."""
+    try:
+        config: dict[str | None, str | None] = money().config_get("*")
+        role = money().info("replication")["role"]
+    except RedisUnavailable as error:
+        return [_unasked("Redis", error, "credits.E010")]
+    found: list[CheckMessage] = []
+    if config.get("maxmemory-policy") != "noeviction":
+        found.append(
+            Error(
+                f"Redis evicts: maxmemory-policy is {config.get('maxmemory-policy')}.",
+                hint="Set maxmemory-policy noeviction: an evicted key is a lost balance.",
+                id="credits.E011",
+            )
+        )
+    if config.get("appendonly") != "yes":
+        found.append(
+            Error(
+                "Redis keeps no append-only file.",
+                hint="Set appendonly yes (appendfsync everysec loses at most a second, in the customers' favour).",
+                id="credits.E012",
+            )
+        )
+    if role not in ("master", b"master"):
+        found.append(Error("REDIS_URL leads to a replica.", hint="Point it to the master.", id="credits.E013"))
+    if config.get("repl-backlog-ttl") != "0":
+        found.append(
+            Warning(
+                f"repl-backlog-ttl is {config.get('repl-backlog-ttl')}, not 0.",
+                hint="Without it a master without replicas changes its replication id, and every account is loaded again.",
+                id="credits.W014",
+            )
+        )
+    return found
+
+
+@register("credits", deploy=True)
+def check_postgres(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """What Postgres has confirmed is on disk, and the ledger can only be inserted into."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW synchronous_commit")
+            synchronous_commit = cursor.fetchone()[0]
+            cursor.execute(
+                "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE '%%_insert_only' AND tgenabled <> 'D'"
+            )
+            guarded = {name for (name,) in cursor.fetchall()}
+    except OperationalError as error:
+        return [_unasked("PostgreSQL", error, "credits.E020")]
+    found: list[CheckMessage] = []
+    if synchronous_commit == "off":
+        found.append(
+            Error(
+                "PostgreSQL confirms commits before they are on disk (synchronous_commit is off).",
+                hint="Set synchronous_commit on: the cursor moves behind what was confirmed.",
+                id="credits.E021",
+            )
+        )
+    missing = [model._meta.db_table for model in (CreditTransaction, GrantDraw, SetAside)]  # noqa: SLF001 - Django's API
+    if unguarded := [table for table in missing if table not in guarded]:
+        found.append(
+            Error(
+                f"These tables can be changed: {', '.join(unguarded)}.",
+                hint="Run manage.py migrate, and find out who dropped or disabled their triggers.",
+                id="credits.E022",
+            )
+        )
+    return found
+
+
+@register("credits", deploy=True)
+def check_clickhouse(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """The user that answers customers can only read, within limits."""
+    try:
+        rows = reader().query(
+            "SELECT name, value FROM system.settings WHERE name IN ({names:Array(String)}) LIMIT 100",
+            parameters={"names": ["readonly", *READER_LIMITS]},
+        )
+    except (StoreUnavailable, ClickHouseError) as error:
+        return [_unasked("ClickHouse", error, "credits.E030")]
+    values = {name: value for name, value in rows.result_rows}  # noqa: C416 - rows are sequences, not pairs
+    found: list[CheckMessage] = []
+    if values.get("readonly", "0") == "0":
+        found.append(
+            Error(
+                "The ClickHouse user of CLICKHOUSE_READER_URL may write.",
+                hint="Give it a profile with readonly = 2.",
+                id="credits.E031",
+            )
+        )
+    if unlimited := [name for name in READER_LIMITS if float(values.get(name, "0")) == 0]:
+        found.append(
+            Error(
+                f"The ClickHouse user of CLICKHOUSE_READER_URL has no limit on: {', '.join(unlimited)}.",
+                hint="Set them in its profile; one query could take the server.",
+                id="credits.E032",
+            )
+        )
+    return found
+
+
+def _unasked(store: str, error: Exception, check_id: str) -> CheckMessage:
+    return Error(
+        f"{store} could not be asked: {type(error).__name__}.", hint="Start it, then check again.", id=check_id
+    )

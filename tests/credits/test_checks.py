@@ -1,0 +1,80 @@
+"""What a deployment is told before money depends on it."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.conf import settings
+from django.core.checks import CheckMessage
+from django.db import connection
+from django.test import override_settings
+
+from config.redis import money
+from credits import checks
+
+pytestmark = pytest.mark.usefixtures("stores")
+
+
+def ids(messages: list[CheckMessage]) -> list[str | None]:
+    return [message.id for message in messages]
+
+
+@pytest.fixture
+def money_away() -> Iterator[None]:
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        money.cache_clear()
+        yield
+    money.cache_clear()
+
+
+def test_a_query_that_may_outlive_its_hold_is_an_error() -> None:
+    assert checks.check_durations(None) == []
+    with override_settings(QUERY_TIMEOUT_S=30, HOLD_S=30):
+        assert ids(checks.check_durations(None)) == ["credits.E001"]
+
+
+def test_a_cache_in_the_money_database_is_an_error_and_on_its_server_a_warning() -> None:
+    with override_settings(CACHE_URL=settings.REDIS_URL):
+        assert ids(checks.check_redis_urls(None)) == ["credits.E002"]
+    with override_settings(REDIS_URL="redis://a/0", CACHE_URL="redis://a/1"):
+        assert ids(checks.check_redis_urls(None)) == ["credits.W003"]
+    with override_settings(REDIS_URL="redis://a/0", CACHE_URL="redis://b/0"):
+        assert checks.check_redis_urls(None) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check_id"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "credits.E011"),
+        ("appendonly", "no", "credits.E012"),
+        ("repl-backlog-ttl", "3600", "credits.W014"),
+    ],
+)
+def test_a_redis_that_may_lose_credits_is_named(name: str, value: str, check_id: str) -> None:
+    sound = {"maxmemory-policy": "noeviction", "appendonly": "yes", "repl-backlog-ttl": "0"}
+    before = {key: str(money().config_get(key)[key]) for key in sound}
+    try:
+        for key, good in sound.items():
+            money().config_set(key, good)
+        assert checks.check_redis(None) == []
+        money().config_set(name, value)
+        assert ids(checks.check_redis(None)) == [check_id]
+    finally:
+        for key, good in before.items():
+            money().config_set(key, good)
+
+
+def test_a_redis_that_cannot_be_asked_is_an_error(money_away: None) -> None:
+    assert ids(checks.check_redis(None)) == ["credits.E010"]
+
+
+def test_commits_that_are_not_waited_for_are_an_error() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+        assert checks.check_postgres(None) == []
+        cursor.execute("SET synchronous_commit = off")
+        assert ids(checks.check_postgres(None)) == ["credits.E021"]
+        cursor.execute("RESET synchronous_commit")
+
+
+def test_the_reader_of_the_embedded_engine_is_read_only_and_limited() -> None:
+    assert checks.check_clickhouse(None) == []
