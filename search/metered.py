@@ -17,11 +17,10 @@ from config.middleware import client_address, request_id_of
 from credits import metering
 from credits.metering import Hold, InsufficientCredits, RateWindow, Settlement, Usage, rate_headers
 from search.answers import metered_headers, page_response
-from search.pricing import cost, highest_cost, lookup_cost
+from search.pricing import LOOKUP_COST, cost, highest_cost
 from search.query.request import RecordQuery
 from search.store import Page, fetch_page, fetch_person
 
-QUERY_TEXT_CHARACTERS_MAX = 2_048
 STATUS_OK = 200
 STATUS_DEFECT = 500
 
@@ -62,7 +61,7 @@ class Call:
     def usage(self, *, status: int, rows: int) -> Usage:
         """The usage event of this call, ending now."""
         duration_ms = round((time.monotonic() - self.started) * 1000)
-        return Usage(self.request_id, self.endpoint, status, rows, duration_ms, self.asked[:QUERY_TEXT_CHARACTERS_MAX])
+        return Usage(self.request_id, self.endpoint, status, rows, duration_ms, self.asked)
 
 
 @contextmanager
@@ -113,11 +112,11 @@ def answer_query(call: Call, query: RecordQuery) -> HttpResponse:
 
 def answer_person(call: Call, person_id: str) -> HttpResponse:
     """Looks one person up for 1 credit. Raises `PersonNotFound`, at no charge, beside what `answer_query` raises."""
-    with held(call, amount=lookup_cost(found=True)) as hold:
+    with held(call, amount=LOOKUP_COST) as hold:
         page = fetch_person(person_id, query_id=hold.operation)
         if not page.returned:
             raise PersonNotFound
-        settlement = _charge(call, hold, page, total=lookup_cost(found=True))
+        settlement = _charge(call, hold, page, total=LOOKUP_COST)
     return page_response(page, page_number=1, hold=hold, settlement=settlement)
 
 

@@ -1,7 +1,9 @@
-"""What a request costs. Pure: the price list of the product is these three functions."""
+"""What a request costs. Pure: the price list of the product stands here."""
 
 BASE_CREDITS = 1
 RECORDS_PER_CREDIT = 100
+# The lookup of one person. Without a match the hold is released, so it costs nothing.
+LOOKUP_COST = BASE_CREDITS
 
 
 def cost(returned: int) -> int:
@@ -14,8 +16,3 @@ def cost(returned: int) -> int:
 def highest_cost(limit: int) -> int:
     """The most credits that a request for at most `limit` records can cost: what is held before it runs."""
     return cost(limit)
-
-
-def lookup_cost(found: bool) -> int:
-    """Credits for the lookup of one person: 1 when there is one, nothing without a match."""
-    return BASE_CREDITS if found else 0

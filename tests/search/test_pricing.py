@@ -1,6 +1,6 @@
 import pytest
 
-from search.pricing import cost, highest_cost, lookup_cost
+from search.pricing import LOOKUP_COST, cost, highest_cost
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,5 @@ def test_highest_cost_is_the_cost_of_a_full_page() -> None:
     assert highest_cost(100) == 2
 
 
-def test_lookup_costs_one_when_there_is_a_match() -> None:
-    assert lookup_cost(found=True) == 1
-
-
-def test_lookup_is_free_without_a_match() -> None:
-    assert lookup_cost(found=False) == 0
+def test_a_lookup_costs_one() -> None:
+    assert LOOKUP_COST == 1
