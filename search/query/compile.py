@@ -18,7 +18,7 @@ from search.query.request import Condition, MetadataCondition, RecordQuery
 
 Parameter = str | int | float | list[str] | list[str | float]
 
-_COMPARISONS = {"eq": "=", "in": "IN", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+_COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 # The column that stands for the expression under the text index of `records`.
 WORDS_EXPRESSION = "words"
 
