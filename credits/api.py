@@ -15,11 +15,9 @@ from rest_framework.views import APIView
 from accounts.services import find_account
 from config.errors import DomainError, InvalidRequest
 from config.middleware import client_address
+from config.openapi import ADMIN_SECRET, API_KEY
 from credits import metering, selectors, services, usage, verify
 
-# Security requirements as OpenAPI writes them; drf-spectacular's annotation knows only names.
-API_KEY: Any = [{"ApiKey": []}]
-ADMIN_SECRET: Any = [{"AdminSecret": []}]
 USAGE_DAYS_MAX = 366
 USAGE_DAYS_DEFAULT = 30
 
@@ -209,9 +207,10 @@ class TopUpView(AdminSecretView):
     def post(self, request: Request) -> Response:
         body = _validated(TopUpBody(data=request.data))
         key = request.headers.get("Idempotency-Key", "").strip()
-        if len(key) > 128:
+        if len(key) > metering.IDEMPOTENCY_KEY_LENGTH_MAX:
             raise InvalidRequest(
-                "The Idempotency-Key is too long.", details={"Idempotency-Key": "at most 128 characters"}
+                "The Idempotency-Key is too long.",
+                details={"Idempotency-Key": f"at most {metering.IDEMPOTENCY_KEY_LENGTH_MAX} characters"},
             )
         done = services.top_up(
             account=find_account(str(body["user_id"])),
