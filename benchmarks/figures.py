@@ -6,7 +6,7 @@ import re
 import statistics
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +32,6 @@ class Finding:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     method: str
-    notes: list[str] = field(default_factory=list)
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
@@ -65,7 +64,6 @@ def _section(finding: Finding, seen_on: str) -> str:
     lines.append("|" + "---|" * len(finding.columns))
     lines += ["| " + " | ".join(row) + " |" for row in finding.rows]
     lines += ["", f"Method: {finding.method}"]
-    lines += [f"- {note}" for note in finding.notes]
     return "\n".join([*lines, "", f"Seen on {seen_on}"])
 
 

@@ -42,8 +42,6 @@ ABANDONED_STATUS = 0
 class UsageReport:
     """An account's requests of some days: totals, the totals per group, and the latest requests (newest first)."""
 
-    since: date
-    until: date
     requests: int
     credits: int
     groups: list[dict[str, Any]]
@@ -154,8 +152,6 @@ def report(*, account_number: int, since: date, until: date, group_by: GroupBy, 
         parameters,
     )
     return UsageReport(
-        since=since,
-        until=until,
         requests=sum(row["requests"] for row in groups),
         credits=sum(row["credits"] for row in groups),
         groups=groups,
