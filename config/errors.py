@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.views.defaults import page_not_found, server_error
 from django_ratelimit.core import is_ratelimited
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -145,8 +146,6 @@ def handler404(request: HttpRequest, exception: Exception) -> Any:
     if _wants_json(request):
         message = f"There is nothing at {request.path_info[:200]}. The API is described at /api/docs."
         return JsonResponse(error_body("NOT_FOUND", message), status=404)
-    from django.views.defaults import page_not_found
-
     return page_not_found(request, exception)
 
 
@@ -154,8 +153,6 @@ def handler500(request: HttpRequest) -> Any:
     """500 outside the API views."""
     if _wants_json(request):
         return JsonResponse(error_body("INTERNAL_ERROR", _INTERNAL_MESSAGE), status=500)
-    from django.views.defaults import server_error
-
     return server_error(request)
 
 
