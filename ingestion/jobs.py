@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
-from ingestion.formats.batches import EmptyFile, Reject
+from ingestion.formats.batches import EmptyFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.loader import Loaded, Loader
@@ -58,7 +58,7 @@ def _samples(path: Path, detected: DetectedFormat) -> dict[str, list[str]]:
             return {
                 column.name: [value or "" for value in rows.column(place).to_pylist()]
                 for place, column in enumerate(rows.schema)
-                if not (column.metadata and b"json" in column.metadata)
+                if not holds_json(column)
             }
     if not seen:
         raise EmptyFile(f"{path} holds no record: there is nothing to load.")

@@ -12,14 +12,8 @@ from rapidfuzz import fuzz, process
 
 from config.errors import DomainError
 from ingestion.aliases import ALIASES, NEUTRAL_PARENTS
-from ingestion.fields import NAME_PARTS
-from ingestion.shapes import (
-    US_STATES,
-    looks_like,
-    share_of_last_first,
-    share_of_us_states,
-    slash_dates_are_day_first,
-)
+from ingestion.fields import IDENTIFYING, NAME_PARTS
+from ingestion.shapes import looks_like, share_of_last_first, share_of_us_states, slash_dates_are_day_first
 
 FUZZY_MIN = 88.0
 SHAPE_MIN = 0.8
@@ -66,10 +60,6 @@ class Mapping:
     region_column: str | None = None
     name_parts: tuple[str, ...] = ()
 
-    def source_of(self, target: str) -> str | None:
-        """The column that goes to `target`, None when there is none."""
-        return next((column.source for column in self.columns if column.target == target), None)
-
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -91,7 +81,7 @@ def infer(samples: MappingType[str, Sequence[str]]) -> Mapping:
             if target not in taken and source not in {found[0] for found in taken.values()}:
                 taken[target] = (source, confidence, how)
     parts = [taken.pop(part)[0] for part in NAME_PARTS if part in taken] if "name" in taken else []
-    if not any(target not in ("country", "created_date", "status") for target in taken):
+    if taken.keys().isdisjoint((*IDENTIFYING, *NAME_PARTS)):
         names = ", ".join(list(samples)[:10]) or "none"
         raise NothingMappable(
             f"No column is an id, e-mail, name, phone, address or city, so no record could be found again. Columns: {names}."
@@ -188,6 +178,3 @@ def _state_column(filled: dict[str, list[str]]) -> str | None:
 def _shown(values: list[str]) -> tuple[str, ...]:
     readable = ("".join(c if c.isprintable() else " " for c in value[:60]) for value in dict.fromkeys(values))
     return tuple(itertools.islice(readable, SAMPLES_SHOWN))
-
-
-__all__ = ["KNOWN_HEADER", "US_STATES", "ColumnMapping", "Mapping", "NothingMappable", "infer", "words_of"]

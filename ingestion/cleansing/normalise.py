@@ -16,6 +16,7 @@ from ingestion.cleansing.metadata import canonical_json
 from ingestion.cleansing.phones import normalise_phones
 from ingestion.cleansing.text import blank_out, tidy
 from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHTS
+from ingestion.formats.batches import holds_json
 from ingestion.mapping import Mapping
 from ingestion.shapes import US_STATES
 
@@ -86,7 +87,7 @@ def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, 
     given: dict[str, tuple[str, pl.Series]] = {}
     for place, column in enumerate(batch.schema):
         values = tidy(batch.column(place))
-        is_json = bool(column.metadata and b"json" in column.metadata)
+        is_json = holds_json(column)
         target = None if is_json else targets.get(column.name)
         if target is None or target in given:
             _add_metadata(work, column.name, values, is_json=is_json)

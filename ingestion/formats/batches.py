@@ -13,6 +13,11 @@ from ingestion.formats import limits
 JSON_COLUMN = {b"json": b"array"}
 
 
+def holds_json(column: "pa.Field[pa.DataType]") -> bool:
+    """Whether a batch's column is marked JSON_COLUMN."""
+    return bool(column.metadata and JSON_COLUMN.keys() <= column.metadata.keys())
+
+
 class RefusedFile(DomainError):
     """A file that cannot be loaded at all: nothing was loaded, `code` and message say why and what to do."""
 

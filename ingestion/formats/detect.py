@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingestion.formats.batches import Reader, RefusedFile, UnknownFormat
+from ingestion.formats.batches import Reader, UnknownFormat
 from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
 from ingestion.formats.encoding import Utf8Source, detect_encoding, open_binary
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
@@ -118,6 +118,3 @@ def _first_line_is_json(text: str) -> bool:
         lines = [part for part in text.split("\n")[:20] if part.strip()]
         return len(lines) > 1 and sum(part.lstrip()[:1] == "{" and part.rstrip()[-1:] == "}" for part in lines) > 1
     return True
-
-
-__all__ = ["FORMATS", "DetectedFormat", "RefusedFile", "detect"]
