@@ -86,8 +86,8 @@ class Redis:
             "appendfsync everysec",
             "maxmemory-policy noeviction",
             "repl-backlog-ttl 0",
-            # The configuration's path stays in the title: it tells this server from others.
-            'proc-title-template "{title} {listen-addr} {config-file}"',
+            # A title of its own ends after 255 characters, perhaps before the path that tells this server from others.
+            "set-proc-title no",
         ]
         processes.write_atomically(self._config, "\n".join(lines) + "\n")
         process = processes.start(self.program, dies_with_parent=dies_with_parent)

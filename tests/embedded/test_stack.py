@@ -137,6 +137,21 @@ def test_very_long_path_with_a_space_works(checkout: Path) -> None:
         stack.stop()
 
 
+def test_engines_in_a_very_long_path_are_found_again_and_stopped(checkout: Path) -> None:
+    root = checkout / ("a" * 120) / ("b" * 100) / "with space"
+    root.mkdir(parents=True)
+    stack = Stack(root)
+    try:
+        stack.start(dies_with_parent=True)
+        started = pids(stack)
+        again = Stack(root)
+        assert again.status() == {"postgres": "healthy", "redis": "healthy", "clickhouse": "healthy"}
+        assert again.start(dies_with_parent=True) == []
+    finally:
+        stack.stop()
+    assert [name for name, pid in started.items() if psutil.pid_exists(pid)] == []
+
+
 def test_busy_ports_are_exchanged(stack: Stack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as also_taken:
         busy = [taken.getsockname()[1], also_taken.getsockname()[1]]
