@@ -133,9 +133,10 @@ def _direct(statement: "Statement") -> bytes:
     from django.conf import settings
 
     from config.clickhouse.client import database_name
+    from search.store import READ_SETTINGS
 
     sql, bound = bind_query(statement.sql, dict(statement.parameters))
-    options = {"database": database_name(), "max_execution_time": str(settings.QUERY_TIMEOUT_S), **bound}
+    options = {"database": database_name(), "max_execution_time": settings.QUERY_TIMEOUT_S, **READ_SETTINGS, **bound}
     text = sql if isinstance(sql, bytes) else sql.encode()
     return http_request("POST", f"/?{urlencode(options)}", headers={"X-ClickHouse-User": "reader"}, body=text)
 

@@ -25,6 +25,10 @@ log = structlog.get_logger(__name__)
 # A download runs as long as its reader takes it; each delivered chunk keeps its hold alive.
 STREAM_TIMEOUT_S = 300
 
+# Look ids, e-mails and phones up in their projections whatever the table's size: by itself ClickHouse reads the whole of a
+# table below a million rows, five times slower at that size.
+READ_SETTINGS = {"min_table_rows_to_use_projection_index": 0}
+
 _TIMED_OUT = frozenset({159, 160, 209, 394})  # TIMEOUT_EXCEEDED, TOO_SLOW, SOCKET_TIMEOUT, QUERY_WAS_CANCELLED
 _TOO_EXPENSIVE = frozenset({158, 191, 241, 290, 307, 396})  # rows, set size, memory, rows or bytes to read or to return
 _AWAY = frozenset(
@@ -103,7 +107,7 @@ def _run(statement: Statement, query_id: str) -> bytes:
         answer: bytes = reader().raw_query(
             statement.sql,
             parameters=statement.parameters,
-            settings={"max_execution_time": settings.QUERY_TIMEOUT_S, "query_id": query_id},
+            settings={**READ_SETTINGS, "max_execution_time": settings.QUERY_TIMEOUT_S, "query_id": query_id},
         )
     return answer
 
@@ -122,7 +126,7 @@ def stream(statement: Statement, *, query_id: str, chunk_bytes: int) -> Iterator
         response: Any = reader().raw_stream(
             statement.sql,
             parameters=statement.parameters,
-            settings={"max_execution_time": STREAM_TIMEOUT_S, "query_id": query_id},
+            settings={**READ_SETTINGS, "max_execution_time": STREAM_TIMEOUT_S, "query_id": query_id},
         )
     try:
         yield _chunks(response, chunk_bytes)
