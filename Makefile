@@ -48,7 +48,7 @@ test-long: $(VENV)/e2e.stamp
 check: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy .
+	DEBUG=1 IGNORE_ENV_FILES=1 $(RUN) -m mypy .
 	$(RUN) $(VENV)/bin/lint-imports
 	$(CHECKED) manage.py makemigrations --check --dry-run
 	$(CHECKED) manage.py check --fail-level WARNING
