@@ -24,6 +24,7 @@ from embedded.privileges import Identity
 
 LOG_TAIL_BYTES = 4000
 _POLL_S = 0.02
+_KILL_TIMEOUT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -158,15 +159,34 @@ def stop(program: Program) -> bool:
             family += process.children(recursive=True)
         with contextlib.suppress(psutil.Error):
             process.send_signal(program.stop_signal)
-        _, alive = psutil.wait_procs(family, timeout=program.stop_timeout_s)
+        alive = _wait_for_end(family, timeout_s=program.stop_timeout_s)
         for survivor in alive:
             with contextlib.suppress(psutil.Error):
                 survivor.kill()
-        psutil.wait_procs(alive, timeout=5)
+        _wait_for_end(alive, timeout_s=_KILL_TIMEOUT_S)
         process = find(program)
     _reap()
     program.pid_file.unlink(missing_ok=True)
     return first is not None
+
+
+def _wait_for_end(family: Sequence[psutil.Process], *, timeout_s: float) -> list[psutil.Process]:
+    """Wait until the processes have ended; returns those that have not.
+
+    A zombie has ended: whoever inherited it, in a container often a slow init, may take seconds to bury it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        alive = [process for process in family if _runs(process)]
+        if not alive or time.monotonic() > deadline:
+            return alive
+        time.sleep(_POLL_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _reap() -> None:

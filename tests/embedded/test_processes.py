@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -84,7 +85,9 @@ def test_program_that_ends_at_once_fails_with_its_log(tmp_path: Path, program: P
     assert raised.value.log == "No space left on device\n"
 
 
-def test_program_dies_with_its_supervisor(program: Program, tmp_path: Path) -> None:
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has started the program `sleeper`, and does not look after it until it reads a line."""
     script = (
         "import sys; from pathlib import Path; from embedded import processes; from embedded.processes import Program\n"
         "folder = Path(sys.argv[1])\n"
@@ -96,13 +99,26 @@ def test_program_dies_with_its_supervisor(program: Program, tmp_path: Path) -> N
     root = Path(processes.__file__).parent.parent
     with subprocess.Popen(
         [sys.executable, "-c", script, tmp_path], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as supervisor:
-        assert supervisor.stdout is not None
-        assert supervisor.stdout.readline() == "started\n"
-        sleeper = psutil.Process(int(program.pid_file.read_text()))
-        supervisor.kill()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        yield process
+        process.kill()
+
+
+def test_program_dies_with_its_supervisor(program: Program, supervisor: subprocess.Popen[str]) -> None:
+    sleeper = psutil.Process(int(program.pid_file.read_text()))
+    supervisor.kill()
     gone, _ = psutil.wait_procs([sleeper], timeout=10)
     assert gone == [sleeper]
+
+
+def test_stop_does_not_wait_for_a_zombie_to_be_buried(program: Program, supervisor: subprocess.Popen[str]) -> None:
+    patient = replace(program, marker=f"{SLEEP} {program.marker}", stop_timeout_s=3600)
+    sleeper = psutil.Process(int(program.pid_file.read_text()))
+    assert processes.stop(patient) is True
+    assert supervisor.poll() is None
+    assert sleeper.status() == psutil.STATUS_ZOMBIE
 
 
 def test_busy_port_is_exchanged_for_a_free_one() -> None:
