@@ -8,6 +8,7 @@ from django.contrib.admin import ModelAdmin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import (
@@ -20,6 +21,11 @@ from config.display import Tile
 from config.errors import DomainError
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+
+def account_url(account_id: Any) -> str:
+    """The page of the customer with that key."""
+    return reverse("admin:accounts_account_change", args=[account_id])
 
 
 def operation(

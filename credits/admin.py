@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import TextFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from accounts.admin_pages import account_url
 from accounts.models import Account
 from config.display import code, figure, labelled, link, moment, quiet
 from config.read_only import NextPagePaginator, ReadOnlyAdmin, ReadOnlyInline
@@ -90,7 +91,7 @@ class OfAccountAdmin(ReadOnlyAdmin):
     def customer(self, row: Any) -> SafeString:
         if row.account_id is None:
             return quiet("unknown")
-        return link(reverse("admin:accounts_account_change", args=[row.account_id]), str(row.account))
+        return link(account_url(row.account_id), str(row.account))
 
     @admin.display(description="Time")
     def created(self, row: Any) -> SafeString:

@@ -1,6 +1,5 @@
 """An account's balances for operators, and the page that tops it up."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
@@ -9,22 +8,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from accounts.admin_pages import operation_page, result_page
+from accounts.admin_pages import account_url, operation_page, result_page
 from accounts.models import Account
 from config.display import Tile, figure, quiet, short_figure
 from config.errors import DomainError
-from config.redis import RedisUnavailable
 from credits import counters, services
 from credits.admin_forms import TopUpForm
 from credits.models import CreditGrant
-
-
-def live_balances(numbers: Sequence[int]) -> list[counters.LiveBalance | None]:
-    """What Redis says of these accounts, in their order, in one round trip; None for each when Redis is away."""
-    try:
-        return list(counters.inspect_many(numbers))
-    except RedisUnavailable:
-        return [None] * len(numbers)
+from credits.selectors import live_balances
 
 
 def live_state(live: counters.LiveBalance | None) -> str:
@@ -88,7 +79,7 @@ def top_up_page(model_admin: "ModelAdmin[Any]", request: HttpRequest, account: A
         submit="Top up",
         obj=account,
         tiles=balance_tiles(account),
-        cancel_url=reverse("admin:accounts_account_change", args=[account.pk]),
+        cancel_url=account_url(account.pk),
     )
 
 

@@ -1,14 +1,19 @@
 """What an operator types to top up an account."""
 
+import uuid
+
 from django import forms
 from django.core.validators import RegexValidator
 
 from accounts.admin_pages import OperationForm
-from credits.services import TOP_UP_MAX, PaymentMismatch, new_external_id
+from credits.services import TOP_UP_MAX, PaymentMismatch, payment_id
 
 FORM_PREFIX = "admin"
-PAYMENT_PREFIX = "payment"
 _REFERENCE_MAX = 150
+
+
+def _new_form_id() -> str:
+    return f"{FORM_PREFIX}:{uuid.uuid4()}"
 
 
 class TopUpForm(OperationForm):
@@ -30,13 +35,13 @@ class TopUpForm(OperationForm):
 
     @classmethod
     def blank(cls) -> "TopUpForm":
-        return cls(initial={"form_id": new_external_id(FORM_PREFIX)})
+        return cls(initial={"form_id": _new_form_id()})
 
     @property
     def external_id(self) -> str:
         """What identifies this top-up: the payment when there is one, else this form."""
         reference: str = self.cleaned_data["reference"]
-        return f"{PAYMENT_PREFIX}:{reference}" if reference else str(self.cleaned_data["form_id"])
+        return payment_id(reference) if reference else str(self.cleaned_data["form_id"])
 
     def refuse_mismatch(self, error: PaymentMismatch) -> None:
         """The payment or this form was booked before, for another amount or account."""
@@ -47,4 +52,4 @@ class TopUpForm(OperationForm):
             "amount",
             "A top-up of another amount was booked from this form already. Submit again to book this one as well.",
         )
-        self.data = {**self.data.dict(), "form_id": new_external_id(FORM_PREFIX)}  # type: ignore[attr-defined]
+        self.data = {**self.data.dict(), "form_id": _new_form_id()}  # type: ignore[attr-defined]

@@ -13,6 +13,8 @@ from django.utils import timezone
 from accounts.models import Account
 from credits.amounts import CREDITS_MAX
 
+EXTERNAL_ID_LENGTH_MAX = 200
+
 
 class CreditGrant(models.Model):
     """Credits given to an account; `remaining` is what its draws have left."""
@@ -31,7 +33,7 @@ class CreditGrant(models.Model):
     priority = models.SmallIntegerField(default=100, help_text="Lower is spent first.")
     effective_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(null=True, blank=True)
-    external_id = models.CharField(max_length=200, null=True, blank=True, unique=True)
+    external_id = models.CharField(max_length=EXTERNAL_ID_LENGTH_MAX, null=True, blank=True, unique=True)
     voided_at = models.DateTimeField(null=True, blank=True)
     reason = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

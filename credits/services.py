@@ -1,6 +1,5 @@
 """What can be done to an account's credits."""
 
-import uuid
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,9 +9,10 @@ from django.db import OperationalError, transaction
 from accounts.models import Account
 from config.errors import DomainError, InvalidRequest
 from config.redis import RedisUnavailable
-from credits import counters, ledger, loading
+from credits import ledger, loading
 from credits.amounts import CREDITS_MAX
-from credits.models import CreditGrant, CreditTransaction
+from credits.models import EXTERNAL_ID_LENGTH_MAX, CreditGrant, CreditTransaction
+from credits.selectors import live_balances
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +41,16 @@ def top_up(
     """Gives an account `amount` credits: a purchase grant without expiry, its ledger entry, and the add for Redis.
 
     The same `external_id` (a payment's id, an idempotency key) is booked once; again with another account or amount it
-    raises `PaymentMismatch`. Raises `InvalidRequest` for amounts outside 1..10^12 or a balance past 10^14.
+    raises `PaymentMismatch`. Raises `InvalidRequest` for amounts outside 1..10^12, a balance past 10^14, an id that is
+    too long.
     """
     if not 1 <= amount <= TOP_UP_MAX:
         raise InvalidRequest(
             f"A top-up is 1 to {TOP_UP_MAX:,} credits.", details={"amount": f"a whole number from 1 to {TOP_UP_MAX}"}
+        )
+    if external_id is not None and len(external_id) > EXTERNAL_ID_LENGTH_MAX:
+        raise InvalidRequest(
+            "The payment id is too long.", details={"external_id": f"at most {EXTERNAL_ID_LENGTH_MAX} characters"}
         )
     entry, repeated = _book_top_up(account, amount, now, reason, actor, external_id)
     try:
@@ -95,15 +100,12 @@ def _book_top_up(
 
 def spendable(account: Account) -> int:
     """What the account can spend now: Redis' word when it has one, else the ledger's balance."""
-    try:
-        live = counters.inspect(account.number)
-        if live.usable:
-            return live.available
-    except RedisUnavailable as error:
-        log.warning("live_balance_unknown", account=account.number, error=type(error).__name__)
+    (live,) = live_balances([account.number])
+    if live is not None and live.usable:
+        return live.available
     return Account.objects.values_list("balance", flat=True).get(pk=account.pk)
 
 
-def new_external_id(prefix: str) -> str:
-    """An id for a top-up that has no payment of its own, so that a form sent twice books once."""
-    return f"{prefix}:{uuid.uuid4()}"
+def payment_id(reference: str) -> str:
+    """The `external_id` of a payment, the same whether an operator types it in the admin or on the command line."""
+    return f"payment:{reference.strip()}"

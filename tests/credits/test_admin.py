@@ -3,10 +3,12 @@
 import uuid
 from datetime import timedelta
 from functools import cache
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -105,6 +107,15 @@ def test_the_same_payment_is_booked_once_from_two_forms() -> None:
     reference = f"INV-{uuid.uuid4()}"
     top_up(account, reference=reference)
     top_up(account, reference=reference)
+    account.refresh_from_db()
+    assert account.balance == 150
+
+
+def test_the_same_payment_is_booked_once_from_the_form_and_the_command_line() -> None:
+    account = make_account()
+    reference = f"INV-{uuid.uuid4()}"
+    top_up(account, reference=reference)
+    call_command("top_up", account=str(account.number), amount=150, payment_id=reference, stdout=StringIO())
     account.refresh_from_db()
     assert account.balance == 150
 

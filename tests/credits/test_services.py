@@ -41,6 +41,14 @@ def test_top_up_of_the_same_payment_with_another_amount_is_refused() -> None:
         services.top_up(account=account, amount=11, now=timezone.now(), external_id=f"pay-{account.pk}")
 
 
+def test_top_up_refuses_a_payment_id_that_is_too_long() -> None:
+    account = make_account()
+    with pytest.raises(InvalidRequest) as refused:
+        services.top_up(account=account, amount=10, now=timezone.now(), external_id="x" * 201)
+    assert refused.value.details == {"external_id": "at most 200 characters"}
+    assert not CreditGrant.objects.filter(account=account).exists()
+
+
 @pytest.mark.parametrize("amount", [0, -1, services.TOP_UP_MAX + 1])
 def test_top_up_refuses_amounts_outside_the_range(amount: int) -> None:
     account = make_account()

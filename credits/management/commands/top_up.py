@@ -27,7 +27,7 @@ class Command(BaseCommand):
                 now=timezone.now(),
                 reason=options["reason"],
                 actor="command line",
-                external_id=options["payment_id"],
+                external_id=services.payment_id(options["payment_id"]) if options["payment_id"] else None,
             )
         except DomainError as error:
             raise CommandError(error.message) from error
