@@ -1,4 +1,4 @@
-"""Customers and API keys in the operator admin. Each action is one call of a service."""
+"""Customers in the operator admin. Each action is one call of a service."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.enums import ActionVariant
 
 import accounts.admin_users  # noqa: F401 - registers users and roles
 from accounts import services
-from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm, KeyLimitForm, RevokeKeyForm
-from accounts.admin_inlines import KeyInline, MembershipInline, rate_limit
-from accounts.admin_pages import operation, operation_page, result_page
-from accounts.models import Account, ApiKey
-from config.display import code, figure, labelled, link, moment, quiet, two_lines
+from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm
+from accounts.admin_keys import KeyInline
+from accounts.admin_members import MembershipInline
+from accounts.admin_pages import account_url, operation, operation_page, result_page
+from accounts.models import Account
+from config.display import figure, labelled, moment, two_lines
 from config.errors import DomainError
-from config.read_only import ReadOnlyAdmin
 from credits.admin import GrantInline
-from credits.admin_balances import available_figure, balance_tiles, live_balances, top_up_page
+from credits.admin_balances import available_figure, balance_tiles, top_up_page
+from credits.selectors import live_balances
 
-STATE_LABELS = {"active": "success", "suspended": "warning", "expired": "warning", "revoked": "danger"}
+STATE_LABELS = {"active": "success", "suspended": "warning"}
 
 
 class AccountChangeList(ChangeList):
@@ -192,7 +192,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             submit="Issue key",
             obj=account,
             notes=["The whole key is shown once, on the next page. Only a digest of it is kept."],
-            cancel_url=account_url(account),
+            cancel_url=account_url(account.pk),
         )
 
     @operation("Suspend", icon="block", permission="suspend", url_path="suspend")
@@ -223,16 +223,15 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
         account = self._found(request, object_id)
         if request.method == "POST":
             before = account.state
-            account = services.set_account_state(account=account, state=state)
+            change = services.set_account_state(account=account, state=state)
+            account = change.account
             self.log_change(request, account, f"State: {before} → {account.state}.")
             done = f"{account} is {account.get_state_display().lower()}."
-            if live_balances([account.number])[0] is None:
-                messages.warning(
-                    request, f"{done} Redis away: keys it knows follow when it has been told. Check again."
-                )
+            if change.pending:
+                messages.warning(request, f"{done} Redis away: keys it knows follow when it is back and has been told.")
             else:
                 messages.success(request, done)
-            return redirect(account_url(account))
+            return redirect(account_url(account.pk))
         return operation_page(
             self,
             request,
@@ -243,166 +242,5 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             obj=account,
             notes=[note],
             danger=state == Account.State.SUSPENDED,
-            cancel_url=account_url(account),
-        )
-
-
-def account_url(account: Account) -> str:
-    """The page of that account."""
-    return reverse("admin:accounts_account_change", args=[account.pk])
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(ReadOnlyAdmin):
-    """Keys of all customers: find, limit, revoke. Issued on the customer's page."""
-
-    list_display = ("masked_key", "owner", "label", "state_label", "limit", "created", "last_used")
-    list_filter = ("state",)
-    search_fields = ("=public_id", "=account__number", "account__name", "label")
-    search_help_text = "Key id, customer number or name, label"
-    list_select_related = ("account",)
-    list_filter_submit = False
-    readonly_fields = (
-        "masked_key",
-        "owner",
-        "state_label",
-        "limit",
-        "cap",
-        "allowed_scopes",
-        "allowed_networks",
-        "expires",
-        "last_used",
-        "created",
-        "revoked",
-    )
-    fields = (
-        "masked_key",
-        "owner",
-        "label",
-        "state_label",
-        "limit",
-        "cap",
-        "allowed_scopes",
-        "allowed_networks",
-        "expires",
-        "successor",
-        "last_used",
-        "created",
-        "created_by",
-        "revoked",
-        "revoked_by",
-    )
-    actions_detail = ("set_limit", "revoke")
-
-    @admin.display(description="Key", ordering="public_id")
-    def masked_key(self, key: ApiKey) -> SafeString:
-        return code(key.masked)
-
-    @admin.display(description="Customer", ordering="account__number")
-    def owner(self, key: ApiKey) -> SafeString:
-        return link(account_url(key.account), str(key.account))
-
-    @labelled("State", STATE_LABELS, ordering="state")
-    def state_label(self, key: ApiKey) -> str:
-        return key.shown_state(now=timezone.now())
-
-    @admin.display(description="Requests per minute", ordering="rpm")
-    def limit(self, key: ApiKey) -> SafeString:
-        return rate_limit(key)
-
-    @admin.display(description="Credits per month")
-    def cap(self, key: ApiKey) -> SafeString:
-        return quiet("no cap") if key.monthly_cap is None else figure(key.monthly_cap)
-
-    @admin.display(description="Scopes")
-    def allowed_scopes(self, key: ApiKey) -> str | SafeString:
-        return ", ".join(key.scopes) or quiet("all")
-
-    @admin.display(description="Networks")
-    def allowed_networks(self, key: ApiKey) -> str | SafeString:
-        return ", ".join(key.networks) or quiet("any address")
-
-    @admin.display(description="Expires")
-    def expires(self, key: ApiKey) -> SafeString:
-        return quiet("never") if key.expires_at is None else moment(key.expires_at)
-
-    @admin.display(description="Last used", ordering="last_used_at")
-    def last_used(self, key: ApiKey) -> SafeString:
-        return quiet("never") if key.last_used_at is None else moment(key.last_used_at)
-
-    @admin.display(description="Created", ordering="created_at")
-    def created(self, key: ApiKey) -> SafeString:
-        return moment(key.created_at)
-
-    @admin.display(description="Revoked")
-    def revoked(self, key: ApiKey) -> SafeString:
-        return moment(key.revoked_at)
-
-    def _found(self, request: HttpRequest, object_id: str) -> ApiKey:
-        key: ApiKey | None = self.get_object(request, object_id)
-        if key is None:
-            raise Http404
-        return key
-
-    def has_control_permission(self, request: HttpRequest, object_id: object = None) -> bool:
-        return request.user.has_perm("accounts.change_apikey")
-
-    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        actions: list[Any] = super().get_actions_detail(request, object_id)
-        active = ApiKey.objects.filter(pk=object_id, state=ApiKey.State.ACTIVE).exists()
-        return [entry for entry in actions if active or entry.action_name != "accounts_apikey_set_limit"]
-
-    @operation("Change limit", icon="speed", permission="control", url_path="limit")
-    def set_limit(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Requests per minute: `set_key_limit`."""
-        key = self._found(request, object_id)
-        form = KeyLimitForm(request.POST if request.method == "POST" else None, initial={"rpm": key.rpm})
-        if form.is_valid():
-            try:
-                changed = services.set_key_limit(public_id=key.pk, rpm=form.cleaned_data["rpm"])
-            except DomainError as error:
-                form.refuse(error)
-            else:
-                self.log_change(request, changed, f"Requests per minute: {key.rpm} → {changed.rpm}.")
-                messages.success(request, f"The limit of {key.masked} is changed.")
-                return redirect("admin:accounts_apikey_change", key.pk)
-        return operation_page(
-            self,
-            request,
-            title="Change limit",
-            subtitle=f"{key.masked} of {key.account}",
-            form=form,
-            submit="Change limit",
-            obj=key,
-            cancel_url=reverse("admin:accounts_apikey_change", args=[key.pk]),
-        )
-
-    @operation("Revoke", icon="key_off", permission="control", url_path="revoke", variant=ActionVariant.DANGER)
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ends the key for good: `revoke_key`. Revoking it again tells Redis again."""
-        key = self._found(request, object_id)
-        form = RevokeKeyForm(request.POST if request.method == "POST" else None, public_id=key.pk)
-        if form.is_valid():
-            revocation = services.revoke_key(public_id=key.pk, now=timezone.now(), actor=request.user.get_username())
-            self.log_change(
-                request, key, "Revoked the key." + (" Redis is not told yet." if revocation.pending else "")
-            )
-            if revocation.pending:
-                messages.warning(
-                    request, f"{key.masked} is revoked; pending: Redis could not be told yet. Revoke again."
-                )
-            else:
-                messages.success(request, f"{key.masked} is revoked. Every request with it is refused from now on.")
-            return redirect("admin:accounts_apikey_change", key.pk)
-        return operation_page(
-            self,
-            request,
-            title="Revoke key",
-            subtitle=f"{key.masked} of {key.account}",
-            form=form,
-            submit="Revoke this key",
-            obj=key,
-            notes=["A revoked key never works again. The customer needs another key first."],
-            danger=True,
-            cancel_url=reverse("admin:accounts_apikey_change", args=[key.pk]),
+            cancel_url=account_url(account.pk),
         )

@@ -4,6 +4,7 @@ from django import forms
 from django.conf import settings
 
 from accounts.admin_pages import OperationForm
+from accounts.keys import PREFIX
 from accounts.services import RPM_MAX
 
 
@@ -50,7 +51,7 @@ class RevokeKeyForm(OperationForm):
 
     def clean_confirmation(self) -> str:
         typed: str = self.cleaned_data["confirmation"].strip()
-        if typed not in {self._public_id, f"mh_live_{self._public_id}", f"mh_live_{self._public_id}_…"}:
+        if typed not in {self._public_id, f"{PREFIX}{self._public_id}", f"{PREFIX}{self._public_id}_…"}:
             raise forms.ValidationError(f"This is not the id of the key. Type {self._public_id}.")
         return typed
 

@@ -1,4 +1,4 @@
-"""The only writer of a key's hash in Redis, the one that admit reads: digest, account epoch, state, requests per minute.
+"""The only writer of a key's hash in Redis, all that admit needs to know of the key: whose it is and what it may do.
 
 Postgres is told first and numbers every change (`ApiKey.version`); Redis never goes back to an earlier version, so
 writers may race. A key hash counts only under the epoch of its account that it was read with, so whatever Redis

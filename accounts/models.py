@@ -14,6 +14,8 @@ from django.db import models
 from django.db.models.functions import Lower
 from django.utils import timezone
 
+from accounts.keys import PREFIX
+
 
 class UserManager(BaseUserManager["User"]):
     """Creates users by e-mail address, the only name they have."""
@@ -193,7 +195,7 @@ class ApiKey(models.Model):
     @property
     def masked(self) -> str:
         """The key as it may be shown: `mh_live_<id>_…`."""
-        return f"mh_live_{self.public_id}_…"
+        return f"{PREFIX}{self.public_id}_…"
 
     def shown_state(self, *, now: datetime) -> str:
         """active, expired or revoked."""

@@ -51,6 +51,14 @@ class Revocation:
     pending: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """An account in its new state; `pending` is True while Redis could not be told of each of its keys yet."""
+
+    account: Account
+    pending: bool
+
+
 def _valid_email(email: str) -> str:
     email = email.strip().lower()
     try:
@@ -203,15 +211,14 @@ def rotate_key(*, public_id: str, grace: timedelta, now: datetime, actor: str = 
 
 
 def revoke_key(*, public_id: str, now: datetime, actor: str = "") -> Revocation:
-    """Ends a key for good, in Postgres and then in Redis; a second revocation changes nothing. Raises `NotFound`."""
-    changed = ApiKey.objects.filter(pk=public_id, state=ApiKey.State.ACTIVE).update(
+    """Ends a key for good, in Postgres and then in Redis; a second one only tells Redis again. Raises `NotFound`."""
+    ApiKey.objects.filter(pk=public_id, state=ApiKey.State.ACTIVE).update(
         state=ApiKey.State.REVOKED, revoked_at=now, revoked_by=actor, version=F("version") + 1
     )
     key = ApiKey.objects.filter(pk=public_id).first()
     if key is None:
         raise NotFound("There is no such key.")
-    told = key_state.publish([public_id]) if changed or key.state == ApiKey.State.REVOKED else False
-    return Revocation(key, pending=not told)
+    return Revocation(key, pending=not key_state.publish([public_id]))
 
 
 def set_key_limit(*, public_id: str, rpm: int | None) -> ApiKey:
@@ -224,14 +231,14 @@ def set_key_limit(*, public_id: str, rpm: int | None) -> ApiKey:
     return ApiKey.objects.get(pk=public_id)
 
 
-def set_account_state(*, account: Account, state: str) -> Account:
+def set_account_state(*, account: Account, state: str) -> StateChange:
     """Suspends or reactivates an account: its keys answer ACCOUNT_SUSPENDED, or work again, within a second."""
     with transaction.atomic():
         Account.objects.filter(pk=account.pk).update(state=Account.State(state))
         ApiKey.objects.filter(account=account).update(version=F("version") + 1)
-    publish_keys_of(account)
+    told = publish_keys_of(account)
     account.refresh_from_db(fields=["state"])
-    return account
+    return StateChange(account, pending=not told)
 
 
 def note_uses(uses: Mapping[str, datetime]) -> None:

@@ -228,13 +228,13 @@ def test_suspend_refuses_the_customers_keys() -> None:
 
 
 def test_suspend_without_redis_says_that_its_keys_do_not_know_yet() -> None:
-    account = make_account()
+    account = make_customer().account
     client = client_of(operator())
     with redis_away():
         response = client.post(page_of(account, "suspend"), follow=True)
     account.refresh_from_db()
     assert account.state == "suspended"
-    assert "Redis away: keys it knows follow when it has been told." in text_of(response)
+    assert "Redis away: keys it knows follow when it is back and has been told." in text_of(response)
 
 
 def test_reactivate_lets_the_customers_keys_work_again() -> None:

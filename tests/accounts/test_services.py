@@ -13,6 +13,7 @@ from config.errors import InvalidRequest, NotFound
 from config.redis import money
 from credits import counters, metering
 from tests.factories import make_account, make_customer
+from tests.operators import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 
@@ -116,6 +117,14 @@ def test_set_key_limit_counts_from_the_next_call() -> None:
     metering.identify(api_key=customer.api_key, endpoint="credits")
     services.set_key_limit(public_id=customer.key_id, rpm=7)
     assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.limit == 7
+
+
+def test_set_account_state_says_when_redis_could_not_be_told() -> None:
+    customer = make_customer()
+    with redis_away():
+        assert services.set_account_state(account=customer.account, state="suspended").pending is True
+    assert Account.objects.get(pk=customer.account.pk).state == "suspended"
+    assert services.set_account_state(account=customer.account, state="active").pending is False
 
 
 def test_commands_create_customer_key_and_operator() -> None:

@@ -22,6 +22,7 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         if revocation.pending:
             raise CommandError(
-                "The key is revoked in Postgres, but Redis could not be told. Run the command again when Redis is back."
+                "The key is revoked in Postgres, but Redis could not be told yet: the drain tells it when it is back. "
+                "Running this command again then tells it at once."
             )
         self.stdout.write(f"Key {revocation.key} is revoked.")
