@@ -22,6 +22,7 @@ _ACCOUNT = (_LUA / "account.lua",)
 ADMIT = Script(_LUA / "admit.lua", includes=_ACCOUNT)
 SETTLE = Script(_LUA / "settle.lua", includes=_ACCOUNT)
 APPLY = Script(_LUA / "apply.lua", includes=_ACCOUNT)
+TAKE = Script(_LUA / "take.lua", includes=_ACCOUNT)
 CLOSE = Script(_LUA / "close.lua", includes=_ACCOUNT)
 LOAD = Script(_LUA / "load.lua", includes=_ACCOUNT)
 ACTIVATE = Script(_LUA / "activate.lua", includes=_ACCOUNT)
@@ -247,6 +248,15 @@ def sweep(account_number: int, operation: str) -> Charge:
 def apply_add(*, account_number: int, credit_seq: int, amount: int) -> tuple[str, int, int]:
     """(OK, GAP or LOAD; credits available; last credit_seq applied)."""
     reply = APPLY.call(keys=[account_key(account_number)], args=[credit_seq, amount])
+    return reply[0].decode(), int(reply[1]), int(reply[2])
+
+
+def apply_take(*, account_number: int, credit_seq: int, amount: int, decrease: uuid.UUID) -> tuple[str, int, int]:
+    """(OK, GAP or LOAD; credits taken; last credit_seq applied)."""
+    reply = TAKE.call(
+        keys=[account_key(account_number), journal_key(account_number % PARTITIONS)],
+        args=[credit_seq, amount, str(decrease), account_number],
+    )
     return reply[0].decode(), int(reply[1]), int(reply[2])
 
 

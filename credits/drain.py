@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import key_state
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
-from credits import counters, ledger, loading, usage
+from credits import counters, decreases, ledger, loading, usage
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +84,8 @@ def run(*, stopping: Callable[[], bool]) -> None:
             next_sweep = time.monotonic() + SWEEP_EVERY_S
         if now >= next_apply:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
+            _attempt("expiry", lambda: decreases.expire_due(now=timezone.now()) > 0)
+            _attempt("decreases", lambda: decreases.ask_again(now=timezone.now()) > 0)
             _attempt("keys", lambda: key_state.publish_pending() > 0)
             _attempt("trim", lambda: counters.trim(ALL_PARTITIONS) > 0)
             next_apply = time.monotonic() + APPLY_EVERY_S

@@ -15,7 +15,8 @@ class BadEvent(ValueError):
 class Event:
     """One settle: `debit` credits left the balance, bringing the operation to `total`. `seq` is None when it was free.
 
-    `usage` is the JSON that the request reported of itself, '' for a part of a stream.
+    `usage` is the JSON that the request reported of itself, '' for a part of a stream. An event with a `take` (the
+    command's credit_seq) is no request: its credits were taken back for the decrease that `operation` names.
     """
 
     stream_id: str
@@ -27,6 +28,7 @@ class Event:
     operation: uuid.UUID
     key_id: str
     usage: str
+    take: int | None = None
 
     @property
     def at(self) -> datetime:
@@ -49,6 +51,7 @@ def parse(stream_id: bytes, fields: list[bytes]) -> Event:
             operation=uuid.UUID(named[b"operation"].decode("ascii")),
             key_id=named[b"key"].decode("ascii"),
             usage=named[b"usage"].decode("utf-8"),
+            take=int(named[b"take"]) if b"take" in named else None,
         )
     except (KeyError, ValueError, UnicodeDecodeError) as error:
         raise BadEvent(f"{type(error).__name__}: {error}") from error

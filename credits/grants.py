@@ -18,13 +18,18 @@ class OpenGrant:
     expires_at: datetime | None
     effective_at: datetime
     created_at: datetime
+    ending: bool = False
 
 
 def burn_down_order(grants: list[OpenGrant]) -> list[OpenGrant]:
-    """By priority, earliest expiry (none last), promo before the others, effective date, creation."""
+    """By priority, earliest expiry (none last), promo before the others, effective date, creation.
+
+    Grants that are being taken back come last: what is spent meanwhile is rather paid by credits that stay.
+    """
     return sorted(
         grants,
         key=lambda grant: (
+            grant.ending,
             grant.priority,
             grant.expires_at or _NEVER,
             grant.kind != "promo",

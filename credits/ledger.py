@@ -38,12 +38,36 @@ class LockedAccount:
     changed: bool = False
 
 
+@dataclass(slots=True)
+class _OpenDecrease:
+    """A decrease under its account's lock. `booked` goes up as it is booked."""
+
+    id: uuid.UUID
+    grant_id: uuid.UUID | None
+    kind: str
+    target: int
+    booked: int
+    reason: str
+    actor: str
+    changed: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A debit to be written. `charged_total`, `epoch` and `seq` are those of its event, if it has one."""
+
     account: LockedAccount
-    event: Event
+    kind: str
     booked: int
     draws: list[tuple[uuid.UUID, int]]
+    operation: uuid.UUID
+    created_at: datetime
+    charged_total: int | None = None
+    epoch: int | None = None
+    seq: int | None = None
+    key_id: str = ""
+    reason: str = ""
+    actor: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +77,7 @@ class _Batch:
     entries: list[_Entry] = field(default_factory=list)
     adds: list[tuple[LockedAccount, int, int, Event]] = field(default_factory=list)  # account, credit_seq, amount
     set_aside: list[tuple[LockedAccount | None, Event, str]] = field(default_factory=list)
+    decreases: dict[uuid.UUID, _OpenDecrease] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +127,7 @@ def book(charges: Sequence[Event], *, now: datetime) -> _Batch:
     paid = _paid_totals(accounts.values(), charges)
     open_grants = _open_grants([account.id for account in accounts.values()], now=now)
     recorded = _recorded(accounts, charges)
+    batch.decreases = _decreases([event.operation for event in charges if event.take is not None])
     for event in charges:
         account = accounts.get(event.account_number)
         if account is None or event.epoch > account.epoch:
@@ -124,23 +150,119 @@ def _book_event(
     open_grants: list[grants.OpenGrant],
 ) -> None:
     operation = (account.id, event.operation)
-    booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))
+    decrease = batch.decreases.get(event.operation) if event.take is not None else None
+    if decrease is not None:
+        booked = min(event.debit, _still_to_book(decrease, account, open_grants))
+    else:
+        booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))
     account.drained_seq = event.seq or account.drained_seq
     account.changed = True
-    if booked > account.balance:
+    if booked > account.balance or (event.take is not None and decrease is None):
         # Redis never gives out more than the balance, so this is a defect: charge nothing and make it visible.
-        log.error("debit_above_balance", account=account.number, epoch=event.epoch, seq=event.seq, debit=booked)
+        log.error("debit_not_bookable", account=account.number, epoch=event.epoch, seq=event.seq, debit=booked)
         batch.set_aside.append((account, event, SetAside.Reason.BAD))
         return
-    paid[operation] = max(paid.get(operation, 0), event.total)
-    if booked:
+    if decrease is not None and booked:
+        _book_decrease(batch, account, decrease, booked, open_grants, at=event.at, epoch=event.epoch, seq=event.seq)
+    elif booked:
         account.balance -= booked
-        batch.entries.append(_Entry(account, event, booked, grants.draw(open_grants, booked)))
+        batch.entries.append(
+            _Entry(
+                account,
+                CreditTransaction.Kind.USAGE.value,
+                booked,
+                grants.draw(open_grants, booked),
+                event.operation,
+                event.at,
+                charged_total=event.total,
+                epoch=event.epoch,
+                seq=event.seq,
+                key_id=event.key_id,
+            )
+        )
     else:
         batch.set_aside.append((account, event, SetAside.Reason.PAID))
+    paid[operation] = max(paid.get(operation, 0), event.total)
     if event.debit > booked:
         account.credit_seq += 1
         batch.adds.append((account, account.credit_seq, event.debit - booked, event))
+
+
+def _still_to_book(decrease: _OpenDecrease, account: LockedAccount, open_grants: list[grants.OpenGrant]) -> int:
+    """How much of a decrease can be booked now: its rest, what its grant has left, never more than the balance."""
+    rest = min(decrease.target - decrease.booked, account.balance)
+    if decrease.grant_id is None:
+        return rest
+    return min(rest, sum(grant.remaining for grant in open_grants if grant.id == decrease.grant_id))
+
+
+def _book_decrease(
+    batch: _Batch,
+    account: LockedAccount,
+    decrease: _OpenDecrease,
+    booked: int,
+    open_grants: list[grants.OpenGrant],
+    *,
+    at: datetime,
+    epoch: int | None = None,
+    seq: int | None = None,
+) -> None:
+    """Books a part of a decrease: from its own grant, or in burn-down order where it has none."""
+    paying = [grant for grant in open_grants if decrease.grant_id in (None, grant.id)]
+    account.balance -= booked
+    account.changed = True
+    decrease.booked += booked
+    decrease.changed = True
+    batch.decreases[decrease.id] = decrease
+    batch.entries.append(
+        _Entry(
+            account,
+            decrease.kind,
+            booked,
+            grants.draw(paying, booked),
+            decrease.id,
+            at,
+            charged_total=decrease.booked,
+            epoch=epoch,
+            seq=seq,
+            reason=decrease.reason,
+            actor=decrease.actor,
+        )
+    )
+
+
+def book_open_decreases(account: LockedAccount, *, now: datetime) -> None:
+    """Books what is open of every decrease of a locked account; part of its load, when nothing of it is held."""
+    batch = _Batch()
+    open_grants = _open_grants([account.id], now=now).get(account.id, [])
+    for decrease in _decreases_of(account.id):
+        booked = _still_to_book(decrease, account, open_grants)
+        decrease.changed = True  # closed here, whatever is left: its grant is empty or its target met
+        batch.decreases[decrease.id] = decrease
+        if booked:
+            _book_decrease(batch, account, decrease, booked, open_grants, at=now)
+    _write(batch, [account])
+
+
+def _decreases_of(account_id: uuid.UUID) -> list[_OpenDecrease]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, grant_id, kind, target, booked, reason, actor FROM credits_decrease"
+            " WHERE account_id = %s AND closed_at IS NULL ORDER BY created_at, id",
+            [account_id],
+        )
+        return [_OpenDecrease(*row) for row in cursor.fetchall()]
+
+
+def _decreases(ids: list[uuid.UUID]) -> dict[uuid.UUID, _OpenDecrease]:
+    """The decreases with these ids, closed ones too: what a take brings for them is returned."""
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, grant_id, kind, target, booked, reason, actor FROM credits_decrease WHERE id = ANY(%s)", [ids]
+        )
+        return {row[0]: _OpenDecrease(*row) for row in cursor.fetchall()}
 
 
 def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
@@ -193,8 +315,8 @@ def _open_grants(account_ids: list[uuid.UUID], *, now: datetime) -> dict[uuid.UU
     """Grants that can pay, per account, in burn-down order. The account's row lock guards them."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT account_id, id, kind, remaining, priority, expires_at, effective_at, created_at"
-            " FROM credits_creditgrant WHERE account_id = ANY(%s) AND remaining > 0 AND voided_at IS NULL",
+            "SELECT account_id, id, kind, remaining, priority, expires_at, effective_at, created_at,"
+            " ending_at IS NOT NULL FROM credits_creditgrant WHERE account_id = ANY(%s) AND remaining > 0",
             [account_ids],
         )
         found: dict[uuid.UUID, list[grants.OpenGrant]] = {}
@@ -243,6 +365,16 @@ def _write(batch: _Batch, accounts: Iterable[LockedAccount]) -> None:
                     [account.credit_seq for account in changed],
                 ],
             )
+        if moved := [decrease for decrease in batch.decreases.values() if decrease.changed]:
+            cursor.execute(
+                "UPDATE credits_decrease d SET booked = t.booked, closed_at = CASE WHEN t.booked = d.target"
+                " OR d.grant_id IS NULL AND a.balance = 0"
+                " OR EXISTS (SELECT FROM credits_creditgrant g WHERE g.id = d.grant_id AND g.remaining = 0)"
+                " THEN now() END"
+                " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, booked), accounts_account a"
+                " WHERE d.id = t.id AND a.id = d.account_id",
+                [[decrease.id for decrease in moved], [decrease.booked for decrease in moved]],
+            )
 
 
 def _write_entries(cursor: Any, entries: list[_Entry]) -> None:
@@ -257,22 +389,21 @@ def _write_entries(cursor: Any, entries: list[_Entry]) -> None:
         " epoch, seq, api_key, actor, created_at) FROM STDIN"
     ) as copy:
         for entry_id, entry in zip(ids, entries, strict=True):
-            event = entry.event
             copy.write_row(
                 (
                     entry_id,
                     entry.account.id,
                     CreditTransaction.Type.DEBIT.value,
-                    CreditTransaction.Kind.USAGE.value,
+                    entry.kind,
                     entry.booked,
-                    "",
-                    event.operation,
-                    event.total,
-                    event.epoch,
-                    event.seq,
-                    event.key_id,
-                    "",
-                    event.at,
+                    entry.reason,
+                    entry.operation,
+                    entry.charged_total,
+                    entry.epoch,
+                    entry.seq,
+                    entry.key_id,
+                    entry.actor,
+                    entry.created_at,
                 )
             )
     drawn: dict[uuid.UUID, int] = {}

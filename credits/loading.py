@@ -103,15 +103,19 @@ def _spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, i
 
 @transaction.atomic
 def _raise_epoch(account_number: int, epoch: int) -> tuple[int, int, int, int] | None:
-    """(epoch, balance, drained_seq, credit_seq) after the raise; None when another load was first."""
+    """(epoch, balance, drained_seq, credit_seq) after the raise; None when another load was first.
+
+    The load takes the balance with every command so far, so decreases that are still open are booked here in full: no
+    hold survives a load, and whatever a take of the ended epoch still brings is late and charges nothing.
+    """
+    account = ledger.lock_accounts([account_number]).get(account_number)
+    if account is None or account.epoch != epoch:
+        return None
+    account.epoch += 1
+    ledger.book_open_decreases(account, now=timezone.now())
     with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE accounts_account SET epoch = epoch + 1 WHERE number = %s AND epoch = %s"
-            " RETURNING epoch, balance, drained_seq, credit_seq",
-            [account_number, epoch],
-        )
-        row: tuple[int, int, int, int] | None = cursor.fetchone()
-        return row
+        cursor.execute("UPDATE accounts_account SET epoch = %s WHERE id = %s", [account.epoch, account.id])
+    return account.epoch, account.balance, account.drained_seq, account.credit_seq
 
 
 def load_key(public_id: str) -> bool:
@@ -128,7 +132,7 @@ def load_key(public_id: str) -> bool:
 
 
 def apply_commands(account_id: uuid.UUID) -> bool:
-    """Tells Redis the increases it has not applied yet, in order; True when none is left.
+    """Tells Redis the commands it has not applied yet, in order; True when none is left.
 
     Raises `RedisUnavailable`. A command that is delivered twice is applied once.
     """
@@ -138,19 +142,15 @@ def apply_commands(account_id: uuid.UUID) -> bool:
         Command.objects.filter(account_id=account_id, confirmed_at=None).order_by("credit_seq")[:COMMANDS_MAX]
     )
     for command in open_commands:
-        status, _, applied = counters.apply_add(
-            account_number=number, credit_seq=command.credit_seq, amount=command.amount
-        )
+        status, applied = _deliver(number, command)
         if status == "GAP":
             # `confirmed_at` is a hint, not proof: send again whatever Redis says it is missing.
-            if not _apply_missing(account_id, number, applied, command.credit_seq):
+            if not _deliver_missing(account_id, number, applied, command.credit_seq):
                 break
         elif status == "LOAD":
-            # A load takes the balance with every increase booked so far.
+            # A load takes the balance with every command so far.
             load_account(number)
-            _, _, applied = counters.apply_add(
-                account_number=number, credit_seq=command.credit_seq, amount=command.amount
-            )
+            _, applied = _deliver(number, command)
             if applied < command.credit_seq:
                 break
         confirmed.append(command.pk)
@@ -158,13 +158,25 @@ def apply_commands(account_id: uuid.UUID) -> bool:
     return len(confirmed) == len(open_commands) < COMMANDS_MAX
 
 
-def _apply_missing(account_id: uuid.UUID, number: int, applied: int, up_to: int) -> bool:
+def _deliver(number: int, command: Command) -> tuple[str, int]:
+    """(status, last credit_seq applied) of sending one command."""
+    if command.decrease_id is None:
+        status, _, applied = counters.apply_add(
+            account_number=number, credit_seq=command.credit_seq, amount=command.amount
+        )
+    else:
+        status, _, applied = counters.apply_take(
+            account_number=number,
+            credit_seq=command.credit_seq,
+            amount=command.amount,
+            decrease=command.decrease_id,
+        )
+    return status, applied
+
+
+def _deliver_missing(account_id: uuid.UUID, number: int, applied: int, up_to: int) -> bool:
     missing = Command.objects.filter(account_id=account_id, credit_seq__gt=applied, credit_seq__lte=up_to)
-    for command in missing.order_by("credit_seq"):
-        status, _, _ = counters.apply_add(account_number=number, credit_seq=command.credit_seq, amount=command.amount)
-        if status != "OK":
-            return False
-    return True
+    return all(_deliver(number, command)[0] == "OK" for command in missing.order_by("credit_seq"))
 
 
 def apply_outstanding(*, limit: int = 1000) -> int:

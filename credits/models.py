@@ -35,6 +35,8 @@ class CreditGrant(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     external_id = models.CharField(max_length=EXTERNAL_ID_LENGTH_MAX, null=True, blank=True, unique=True)
     voided_at = models.DateTimeField(null=True, blank=True)
+    # Since when it is being taken back (expiry, void): from then on it is drawn last, until nothing remains.
+    ending_at = models.DateTimeField(null=True, editable=False)
     reason = models.CharField(max_length=255, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -48,7 +50,12 @@ class CreditGrant(models.Model):
         ]
         indexes = [
             # Burn-down order reads only grants that can still pay.
-            models.Index(fields=["account"], name="grant_open", condition=Q(remaining__gt=0, voided_at__isnull=True)),
+            models.Index(fields=["account"], name="grant_open", condition=Q(remaining__gt=0)),
+            models.Index(
+                fields=["expires_at"],
+                name="grant_expiring",
+                condition=Q(remaining__gt=0, expires_at__isnull=False, ending_at__isnull=True),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -127,19 +134,59 @@ class GrantDraw(models.Model):
         return f"{self.amount:,} credits of {self.grant_id}"
 
 
+class Decrease(models.Model):
+    """Credits to be taken back: what a grant has left (expiry, void), or an amount (adjustment).
+
+    Redis gives what is not held or spent, `take` by `take`, until `booked` reaches the target or the grant is empty.
+    """
+
+    class Kind(models.TextChoices):
+        EXPIRY = "expiry"
+        VOID = "void"
+        ADJUSTMENT = "adjustment"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="decreases")
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, null=True, related_name="decreases")
+    kind = models.CharField(max_length=10, choices=Kind)
+    target = models.BigIntegerField()
+    booked = models.BigIntegerField(default=0)
+    reason = models.CharField(max_length=255, blank=True)
+    actor = models.CharField(max_length=254, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(name="decrease_target_positive", condition=Q(target__gt=0)),
+            models.CheckConstraint(
+                name="decrease_booked_within_target", condition=Q(booked__gte=0, booked__lte=F("target"))
+            ),
+            models.UniqueConstraint(fields=["grant"], name="decrease_once_per_grant"),
+        ]
+        indexes = [models.Index(fields=["created_at"], name="decrease_open", condition=Q(closed_at__isnull=True))]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.target:,} credits"
+
+
 class Command(models.Model):
     """What Redis has to learn of an account, in the order of `credit_seq`. `confirmed_at` only helps to find work.
 
-    An `add` of a top-up has no `seq`; one that returns the unbooked part of a debit names that debit's epoch and seq.
+    An `add` of a top-up has no `seq`; one that returns the unbooked part of a debit names that debit's epoch and seq. A
+    `take` belongs to a decrease and asks for `amount` credits at most.
     """
 
     class Kind(models.TextChoices):
         ADD = "add"
+        TAKE = "take"
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="commands")
     credit_seq = models.BigIntegerField()
     kind = models.CharField(max_length=4, choices=Kind)
     amount = models.BigIntegerField()
+    decrease = models.ForeignKey(Decrease, on_delete=models.PROTECT, null=True, related_name="takes")
     epoch = models.BigIntegerField(null=True)
     seq = models.BigIntegerField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -149,6 +196,10 @@ class Command(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["account", "credit_seq"], name="command_seq_once"),
             models.CheckConstraint(name="command_amount_positive", condition=Q(amount__gt=0)),
+            models.CheckConstraint(
+                name="command_take_has_its_decrease",
+                condition=Q(kind="add", decrease__isnull=True) | Q(kind="take", decrease__isnull=False),
+            ),
         ]
         indexes = [models.Index(fields=["created_at"], name="command_open", condition=Q(confirmed_at__isnull=True))]
 

@@ -36,14 +36,24 @@ class TopUp:
 
 
 def top_up(
-    *, account: Account, amount: int, now: datetime, reason: str = "", actor: str = "", external_id: str | None = None
+    *,
+    account: Account,
+    amount: int,
+    now: datetime,
+    reason: str = "",
+    actor: str = "",
+    external_id: str | None = None,
+    kind: str = CreditGrant.Kind.PURCHASE,
+    expires_at: datetime | None = None,
 ) -> TopUp:
-    """Gives an account `amount` credits: a purchase grant without expiry, its ledger entry, and the add for Redis.
+    """Gives an account `amount` credits: a grant of that kind, its ledger entry, and the add for Redis.
 
     The same `external_id` (a payment's id, an idempotency key) is booked once; again with another account or amount it
     raises `PaymentMismatch`. Raises `InvalidRequest` for amounts outside 1..10^12, a balance past 10^14, an id that is
     too long.
     """
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequest("The expiry lies in the past.", details={"expires_at": "must lie in the future"})
     if not 1 <= amount <= TOP_UP_MAX:
         raise InvalidRequest(
             f"A top-up is 1 to {TOP_UP_MAX:,} credits.", details={"amount": f"a whole number from 1 to {TOP_UP_MAX}"}
@@ -52,18 +62,35 @@ def top_up(
         raise InvalidRequest(
             "The payment id is too long.", details={"external_id": f"at most {EXTERNAL_ID_LENGTH_MAX} characters"}
         )
-    entry, repeated = _book_top_up(account, amount, now, reason, actor, external_id)
+    entry, repeated = _book_top_up(account, amount, now, reason, actor, external_id, kind, expires_at)
+    tell_redis(account)
+    return TopUp(entry, spendable(account), repeated)
+
+
+def tell_redis(account: Account) -> None:
+    """Applies the account's open commands; when Redis is away the drain does it later, for booked is booked."""
     try:
         loading.apply_commands(account.pk)
     except (*RedisUnavailable, loading.LoadContended, OperationalError) as error:
-        # Booked is booked: the drain applies what Redis has not learnt yet.
-        log.warning("top_up_applied_later", account=account.number, error=type(error).__name__)
-    return TopUp(entry, spendable(account), repeated)
+        log.warning("commands_applied_later", account=account.number, error=type(error).__name__)
+
+
+_ENTRY_KINDS = {
+    CreditGrant.Kind.ADJUSTMENT: CreditTransaction.Kind.ADJUSTMENT,
+    CreditGrant.Kind.REFUND: CreditTransaction.Kind.REFUND,
+}
 
 
 @transaction.atomic
 def _book_top_up(
-    account: Account, amount: int, now: datetime, reason: str, actor: str, external_id: str | None
+    account: Account,
+    amount: int,
+    now: datetime,
+    reason: str,
+    actor: str,
+    external_id: str | None,
+    kind: str = CreditGrant.Kind.PURCHASE,
+    expires_at: datetime | None = None,
 ) -> tuple[CreditTransaction, bool]:
     locked = ledger.lock_accounts([account.number])[account.number]
     if external_id is not None and (known := CreditGrant.objects.filter(external_id=external_id).first()):
@@ -79,7 +106,8 @@ def _book_top_up(
         )
     grant = CreditGrant.objects.create(
         account=account,
-        kind=CreditGrant.Kind.PURCHASE,
+        kind=kind,
+        expires_at=expires_at,
         amount=amount,
         remaining=amount,
         effective_at=now,
@@ -90,7 +118,7 @@ def _book_top_up(
     entry = ledger.record_increase(
         account=locked,
         grant_id=grant.pk,
-        kind=CreditTransaction.Kind.TOP_UP,
+        kind=_ENTRY_KINDS.get(CreditGrant.Kind(kind), CreditTransaction.Kind.TOP_UP),
         amount=amount,
         reason=reason[:255],
         actor=actor[:254],

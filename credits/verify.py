@@ -67,7 +67,7 @@ SELECT cut.number, a.epoch = cut.epoch, a.drained_seq >= cut.seq,
         + (SELECT coalesce(sum(t.amount), 0) FROM credits_credittransaction t
             WHERE t.account_id = a.id AND t.epoch = cut.epoch AND t.seq > cut.seq)
         - (SELECT coalesce(sum(c.amount), 0) FROM credits_command c
-            WHERE c.account_id = a.id AND c.credit_seq > cut.applied
+            WHERE c.account_id = a.id AND c.kind = 'add' AND c.credit_seq > cut.applied
               AND NOT (c.seq IS NOT NULL AND c.epoch = cut.epoch AND c.seq > cut.seq))
         - (SELECT coalesce(sum(s.debit), 0) FROM credits_setaside s
             WHERE s.account_id = a.id AND s.epoch = cut.epoch AND s.seq <= cut.seq AND s.reason = 'bad'))::bigint

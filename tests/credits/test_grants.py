@@ -25,7 +25,7 @@ def grant(remaining: int = 10, **changes: object) -> OpenGrant:
     return OpenGrant(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def test_burn_down_order_is_priority_expiry_promo_effective_created() -> None:
+def test_burn_down_order_is_priority_expiry_promo_effective_created_and_ending_grants_last() -> None:
     later = NOW + timedelta(days=1)
     expected = [
         grant(priority=1),
@@ -35,6 +35,7 @@ def test_burn_down_order_is_priority_expiry_promo_effective_created() -> None:
         grant(),
         grant(created_at=later),
         grant(effective_at=later),
+        grant(priority=0, ending=True),
     ]
     assert burn_down_order(list(reversed(expected))) == expected
 

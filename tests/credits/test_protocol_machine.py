@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from accounts.models import Account
+from config.errors import InvalidRequest
 from config.redis import PARTITIONS, money
-from credits import counters, drain, ledger, loading, metering, services, usage, verify
+from credits import counters, decreases, drain, ledger, loading, metering, services, usage, verify
+from credits.models import CreditGrant, Decrease
 from tests.factories import Customer, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -132,6 +134,27 @@ class Protocol(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 50))
     def top_up_and_crash_before_redis_learns(self, amount: int) -> None:
         services._book_top_up(self.customer.account, amount, timezone.now(), "", "", None)
+
+    @rule(data=st.data())
+    def void_a_grant(self, data: st.DataObject) -> None:
+        grants = list(CreditGrant.objects.filter(account=self.customer.account, remaining__gt=0, ending_at=None))
+        if grants:
+            grant = data.draw(st.sampled_from(sorted(grants, key=lambda grant: grant.created_at)))
+            decreases._begin(grant, kind=Decrease.Kind.VOID, reason="machine", actor="", now=timezone.now())
+
+    @rule(amount=st.integers(1, 20))
+    def deduct(self, amount: int) -> None:
+        try:
+            decreases.deduct(
+                account=self.customer.account, amount=amount, reason="machine", actor="", now=timezone.now()
+            )
+        except InvalidRequest:
+            return
+
+    @rule()
+    def ask_open_decreases_again(self) -> None:
+        for decrease in Decrease.objects.filter(account=self.customer.account, closed_at=None):
+            decreases._take_rest(decrease, now=timezone.now())
 
     @rule()
     def apply_outstanding(self) -> None:
@@ -300,7 +323,7 @@ class Protocol(RuleBasedStateMachine):
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT operation, sum(amount)::bigint FROM credits_credittransaction"
-                " WHERE account_id = %s AND type = 'debit' GROUP BY 1",
+                " WHERE account_id = %s AND type = 'debit' AND kind = 'usage' GROUP BY 1",
                 [self.customer.account.pk],
             )
             return {str(operation): amount for operation, amount in cursor.fetchall()}

@@ -182,6 +182,36 @@ FAULTS = [
         "tests/credits/test_ledger.py",
     ),
     Fault(
+        "a take is not limited to what is available",
+        "credits/lua/take.lua",
+        "local taken = math.min(tonumber(ARGV[2]), tonumber(account[4]) - tonumber(account[5]))",
+        "local taken = tonumber(ARGV[2])",
+    ),
+    Fault(
+        "a take is applied at every delivery",
+        "credits/lua/take.lua",
+        "if credit_seq <= applied then",
+        "if false then",
+    ),
+    Fault(
+        "a take is booked past what its grant has left",
+        "credits/ledger.py",
+        "return min(rest, sum(grant.remaining for grant in open_grants if grant.id == decrease.grant_id))",
+        "return rest",
+    ),
+    Fault(
+        "open takes are not booked at a load",
+        "credits/loading.py",
+        "    ledger.book_open_decreases(account, now=timezone.now())\n",
+        "",
+    ),
+    Fault(
+        "a grant that is being taken back is drawn first",
+        "credits/grants.py",
+        "            grant.ending,\n",
+        "",
+    ),
+    Fault(
         "an add is applied at every delivery",
         "credits/lua/apply.lua",
         "if credit_seq <= applied then",
@@ -244,8 +274,8 @@ FAULTS = [
     Fault(
         "an epoch is raised over another load",
         "credits/loading.py",
-        "WHERE number = %s AND epoch = %s",
-        "WHERE number = %s AND epoch <= %s + 1000",
+        "if account is None or account.epoch != epoch:",
+        "if account is None:",
     ),
     Fault(
         "a load is switched on without reading the epoch again",
