@@ -13,7 +13,8 @@ from django.db.models import Exists, F, OuterRef
 from accounts.models import Account
 from config.errors import DomainError, InvalidRequest
 from config.redis import PARTITIONS
-from credits import ledger
+from credits import ledger, ledger_rows
+from credits.ledger_rows import LockedAccount
 from credits.models import Command, CreditGrant, Decrease
 from credits.services import TOP_UP_MAX, spendable, tell_redis
 
@@ -53,7 +54,7 @@ def deduct(*, account: Account, amount: int, reason: str, actor: str, now: datet
             f"Between 1 and {available:,} credits can be taken now.", details={"amount": f"1 to {available}"}
         )
     with transaction.atomic():
-        locked = ledger.lock_accounts([account.number])[account.number]
+        locked = ledger_rows.lock_accounts([account.number])[account.number]
         decrease = Decrease.objects.create(
             account=account,
             kind=Decrease.Kind.ADJUSTMENT,
@@ -100,7 +101,7 @@ def ask_again(*, now: datetime) -> int:
 
 @transaction.atomic
 def _begin(grant: CreditGrant, *, kind: Decrease.Kind, reason: str, actor: str, now: datetime) -> Decrease:
-    locked = ledger.lock_accounts([grant.account.number])[grant.account.number]
+    locked = ledger_rows.lock_accounts([grant.account.number])[grant.account.number]
     remaining = (
         CreditGrant.objects.filter(pk=grant.pk, remaining__gt=0, ending_at=None)
         .values_list("remaining", flat=True)
@@ -126,7 +127,7 @@ def _begin(grant: CreditGrant, *, kind: Decrease.Kind, reason: str, actor: str, 
 @transaction.atomic
 def _take_rest(decrease: Decrease, *, now: datetime) -> bool:
     """Adds a take for what is still open; False when nothing is."""
-    locked = ledger.lock_accounts([decrease.account.number])[decrease.account.number]
+    locked = ledger_rows.lock_accounts([decrease.account.number])[decrease.account.number]
     decrease.refresh_from_db()
     rest = min(decrease.target - decrease.booked, locked.balance)
     if decrease.grant_id is not None:
@@ -141,7 +142,7 @@ def _take_rest(decrease: Decrease, *, now: datetime) -> bool:
     return True
 
 
-def _add_take(locked: ledger.LockedAccount, decrease: Decrease, amount: int, *, now: datetime) -> None:
+def _add_take(locked: LockedAccount, decrease: Decrease, amount: int, *, now: datetime) -> None:
     locked.credit_seq += 1
     Command.objects.create(
         account_id=locked.id,

@@ -12,7 +12,7 @@ from accounts import key_state
 from accounts.models import Account
 from config.errors import TemporarilyUnavailable
 from config.redis import PARTITIONS
-from credits import counters, ledger
+from credits import counters, ledger, ledger_rows
 from credits.models import Command
 
 log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ def _raise_epoch(account_number: int, epoch: int) -> tuple[int, int, int, int] |
     The load takes the balance with every command so far, so decreases that are still open are booked here in full: no
     hold survives a load, and whatever a take of the ended epoch still brings is late and charges nothing.
     """
-    account = ledger.lock_accounts([account_number]).get(account_number)
+    account = ledger_rows.lock_accounts([account_number]).get(account_number)
     if account is None or account.epoch != epoch:
         return None
     account.epoch += 1

@@ -9,7 +9,7 @@ from django.db import OperationalError, transaction
 from accounts.models import Account
 from config.errors import DomainError, InvalidRequest
 from config.redis import RedisUnavailable
-from credits import ledger, loading
+from credits import ledger, ledger_rows, loading
 from credits.amounts import CREDITS_MAX
 from credits.models import EXTERNAL_ID_LENGTH_MAX, CreditGrant, CreditTransaction
 from credits.selectors import live_balances
@@ -92,7 +92,7 @@ def _book_top_up(
     kind: str = CreditGrant.Kind.PURCHASE,
     expires_at: datetime | None = None,
 ) -> tuple[CreditTransaction, bool]:
-    locked = ledger.lock_accounts([account.number])[account.number]
+    locked = ledger_rows.lock_accounts([account.number])[account.number]
     if external_id is not None and (known := CreditGrant.objects.filter(external_id=external_id).first()):
         if known.account_id != account.pk or known.amount != amount:
             raise PaymentMismatch(

@@ -1,0 +1,264 @@
+"""The rows of the ledger: what a booking reads under the accounts' locks, and how it writes many entries at once."""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection
+
+from credits import grants
+from credits.events import Event
+from credits.models import CreditTransaction
+
+PAID_WINDOW = timedelta(hours=24)
+
+
+@dataclass(slots=True)
+class LockedAccount:
+    """An account under its row lock, and what this transaction does to it."""
+
+    id: uuid.UUID
+    number: int
+    balance: int
+    epoch: int
+    drained_seq: int
+    credit_seq: int
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class OpenDecrease:
+    """A decrease under its account's lock. `booked` goes up as it is booked."""
+
+    id: uuid.UUID
+    grant_id: uuid.UUID | None
+    kind: str
+    target: int
+    booked: int
+    reason: str
+    actor: str
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A debit to be written. `charged_total`, `epoch` and `seq` are those of its event, if it has one."""
+
+    account: LockedAccount
+    kind: str
+    booked: int
+    draws: list[tuple[uuid.UUID, int]]
+    operation: uuid.UUID
+    created_at: datetime
+    charged_total: int | None = None
+    epoch: int | None = None
+    seq: int | None = None
+    key_id: str = ""
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction is going to write."""
+
+    entries: list[Entry] = field(default_factory=list)
+    adds: list[tuple[LockedAccount, int, int, Event]] = field(default_factory=list)  # account, credit_seq, amount
+    set_aside: list[tuple[LockedAccount | None, Event, str]] = field(default_factory=list)
+    decreases: dict[uuid.UUID, OpenDecrease] = field(default_factory=dict)
+
+
+def open_decreases_of(account_id: uuid.UUID) -> list[OpenDecrease]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, grant_id, kind, target, booked, reason, actor FROM credits_decrease"
+            " WHERE account_id = %s AND closed_at IS NULL ORDER BY created_at, id",
+            [account_id],
+        )
+        return [OpenDecrease(*row) for row in cursor.fetchall()]
+
+
+def decreases_by_id(ids: list[uuid.UUID]) -> dict[uuid.UUID, OpenDecrease]:
+    """The decreases with these ids, closed ones too: what a take brings for them is returned."""
+    if not ids:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, grant_id, kind, target, booked, reason, actor FROM credits_decrease WHERE id = ANY(%s)", [ids]
+        )
+        return {row[0]: OpenDecrease(*row) for row in cursor.fetchall()}
+
+
+def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
+    """Locks these accounts' rows in the order of their ids, the order every transaction keeps."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, number, balance, epoch, drained_seq, credit_seq FROM accounts_account"
+            " WHERE number = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+            [list(numbers)],
+        )
+        return {row[1]: LockedAccount(*row) for row in cursor.fetchall()}
+
+
+def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> dict[tuple[uuid.UUID, uuid.UUID], int]:
+    """Greatest total charged so far per (account, operation), looking back 24 h from the oldest event."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT account_id, operation, max(charged_total) FROM credits_credittransaction"
+            " WHERE account_id = ANY(%s) AND operation = ANY(%s) AND type = 'debit' AND created_at > %s GROUP BY 1, 2",
+            [
+                [account.id for account in accounts],
+                list({event.operation for event in charges}),
+                min(event.at for event in charges) - PAID_WINDOW,
+            ],
+        )
+        return {(account_id, operation): total for account_id, operation, total in cursor.fetchall()}
+
+
+def recorded_events(
+    accounts: dict[int, LockedAccount], charges: Sequence[Event]
+) -> set[tuple[uuid.UUID, int, int | None]]:
+    """Which events of earlier epochs stand in the ledger or were set aside already."""
+    late = [
+        (accounts[event.account_number].id, event.epoch, event.seq)
+        for event in charges
+        if event.account_number in accounts and event.epoch < accounts[event.account_number].epoch
+    ]
+    if not late:
+        return set()
+    ids, epochs, seqs = (list(column) for column in zip(*late, strict=True))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH late AS (SELECT * FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[]) AS t(account_id, epoch, seq))"
+            " SELECT account_id, epoch, seq FROM late JOIN credits_credittransaction USING (account_id, epoch, seq)"
+            " UNION SELECT account_id, epoch, seq FROM late JOIN credits_setaside USING (account_id, epoch, seq)",
+            [ids, epochs, seqs],
+        )
+        return set(cursor.fetchall())
+
+
+def open_grants_of(account_ids: list[uuid.UUID], *, now: datetime) -> dict[uuid.UUID, list[grants.OpenGrant]]:
+    """Grants that can pay, per account, in burn-down order. The account's row lock guards them."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT account_id, id, kind, remaining, priority, expires_at, effective_at, created_at,"
+            " ending_at IS NOT NULL FROM credits_creditgrant WHERE account_id = ANY(%s) AND remaining > 0",
+            [account_ids],
+        )
+        found: dict[uuid.UUID, list[grants.OpenGrant]] = {}
+        for account_id, *columns in cursor.fetchall():
+            found.setdefault(account_id, []).append(grants.OpenGrant(*columns))
+    # A booked grant is in the balance, so it must be able to pay even if the clock that dated it is ahead of ours.
+    return {
+        account_id: sorted(grants.burn_down_order(rows), key=lambda grant: grant.effective_at > now)
+        for account_id, rows in found.items()
+    }
+
+
+def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
+    changed = [account for account in accounts if account.changed]
+    with connection.cursor() as cursor:
+        if batch.entries:
+            _write_entries(cursor, batch.entries)
+        if batch.adds:
+            cursor.executemany(
+                "INSERT INTO credits_command (account_id, credit_seq, kind, amount, epoch, seq, created_at)"
+                " VALUES (%s, %s, 'add', %s, %s, %s, now())",
+                [
+                    (account.id, credit_seq, amount, event.epoch, event.seq)
+                    for account, credit_seq, amount, event in batch.adds
+                ],
+            )
+        if batch.set_aside:
+            cursor.executemany(
+                "INSERT INTO credits_setaside (account_id, epoch, seq, reason, debit, event, created_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, now()) ON CONFLICT DO NOTHING",
+                [
+                    (account.id if account else None, event.epoch, event.seq, reason, event.debit, _event_json(event))
+                    for account, event, reason in batch.set_aside
+                ],
+            )
+        if changed:
+            cursor.execute(
+                "UPDATE accounts_account a SET balance = t.balance, drained_seq = t.drained_seq,"
+                " credit_seq = t.credit_seq"
+                " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[])"
+                " AS t(id, balance, drained_seq, credit_seq) WHERE a.id = t.id",
+                [
+                    [account.id for account in changed],
+                    [account.balance for account in changed],
+                    [account.drained_seq for account in changed],
+                    [account.credit_seq for account in changed],
+                ],
+            )
+        if moved := [decrease for decrease in batch.decreases.values() if decrease.changed]:
+            cursor.execute(
+                "UPDATE credits_decrease d SET booked = t.booked, closed_at = CASE WHEN t.booked = d.target"
+                " OR d.grant_id IS NULL AND a.balance = 0"
+                " OR EXISTS (SELECT FROM credits_creditgrant g WHERE g.id = d.grant_id AND g.remaining = 0)"
+                " THEN now() END"
+                " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, booked), accounts_account a"
+                " WHERE d.id = t.id AND a.id = d.account_id",
+                [[decrease.id for decrease in moved], [decrease.booked for decrease in moved]],
+            )
+
+
+def _write_entries(cursor: Any, entries: list[Entry]) -> None:
+    """Entries and draws by COPY under ids drawn beforehand, then the grants' remainders in one statement."""
+    cursor.execute(
+        "SELECT nextval(pg_get_serial_sequence('credits_credittransaction', 'id')) FROM generate_series(1, %s)",
+        [len(entries)],
+    )
+    ids = [row[0] for row in cursor.fetchall()]
+    with cursor.copy(
+        "COPY credits_credittransaction (id, account_id, type, kind, amount, reason, operation, charged_total,"
+        " epoch, seq, api_key, actor, created_at) FROM STDIN"
+    ) as copy:
+        for entry_id, entry in zip(ids, entries, strict=True):
+            copy.write_row(
+                (
+                    entry_id,
+                    entry.account.id,
+                    CreditTransaction.Type.DEBIT.value,
+                    entry.kind,
+                    entry.booked,
+                    entry.reason,
+                    entry.operation,
+                    entry.charged_total,
+                    entry.epoch,
+                    entry.seq,
+                    entry.key_id,
+                    entry.actor,
+                    entry.created_at,
+                )
+            )
+    drawn: dict[uuid.UUID, int] = {}
+    with cursor.copy("COPY credits_grantdraw (entry_id, grant_id, amount) FROM STDIN") as copy:
+        for entry_id, entry in zip(ids, entries, strict=True):
+            for grant_id, part in entry.draws:
+                drawn[grant_id] = drawn.get(grant_id, 0) + part
+                copy.write_row((entry_id, grant_id, part))
+    cursor.execute(
+        "UPDATE credits_creditgrant g SET remaining = g.remaining - t.amount"
+        " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, amount) WHERE g.id = t.id",
+        [list(drawn), list(drawn.values())],
+    )
+
+
+def _event_json(event: Event) -> str:
+    return json.dumps(
+        {
+            "stream_id": event.stream_id,
+            "account": event.account_number,
+            "epoch": event.epoch,
+            "seq": event.seq,
+            "debit": event.debit,
+            "total": event.total,
+            "operation": str(event.operation),
+            "key": event.key_id,
+            "usage": event.usage,
+        }
+    )
