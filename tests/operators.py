@@ -6,13 +6,11 @@ from typing import Any
 
 from django.contrib.auth.models import Permission
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import Client
 from django.urls import reverse
 
 from accounts import services
 from accounts.models import Account, User
-from config.clickhouse.client import forget_clients
-from config.redis import money
 
 
 def make_operator() -> User:
@@ -55,33 +53,3 @@ def typed(response: Any, name: str) -> str:
     """The value that stands in an input of the page's form."""
     field = response.context["form"][name]
     return str(field.value() or "")
-
-
-class redis_away(override_settings):  # noqa: N801 - reads as a state
-    """The Redis that holds money at an address where nobody answers."""
-
-    def __init__(self) -> None:
-        super().__init__(REDIS_URL="redis://127.0.0.1:9/0")
-
-    def enable(self) -> None:
-        super().enable()
-        money.cache_clear()
-
-    def disable(self) -> None:
-        super().disable()
-        money.cache_clear()
-
-
-class clickhouse_away(override_settings):  # noqa: N801 - reads as a state
-    """ClickHouse at an address where nobody answers."""
-
-    def __init__(self) -> None:
-        super().__init__(CLICKHOUSE_READER_URL="http://reader:@127.0.0.1:9/meterhouse")
-
-    def enable(self) -> None:
-        super().enable()
-        forget_clients()
-
-    def disable(self) -> None:
-        super().disable()
-        forget_clients()

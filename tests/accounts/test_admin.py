@@ -15,7 +15,8 @@ from accounts.services import set_account_state
 from credits import metering
 from credits.services import TOP_UP_MAX
 from tests.factories import make_account, make_customer
-from tests.operators import client_of, make_member, make_operator, make_staff, page_of, redis_away, text_of
+from tests.operators import client_of, make_member, make_operator, make_staff, page_of, text_of
+from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 

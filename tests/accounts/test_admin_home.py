@@ -9,7 +9,8 @@ from django.db.models import Sum
 from accounts.models import Account, ApiKey
 from credits.models import CreditTransaction
 from tests.factories import make_account, make_customer
-from tests.operators import clickhouse_away, client_of, make_operator, make_staff, redis_away, text_of
+from tests.operators import client_of, make_operator, make_staff, text_of
+from tests.outages import clickhouse_away, redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 

@@ -13,7 +13,7 @@ from config.errors import InvalidRequest, NotFound
 from config.redis import money
 from credits import counters, metering
 from tests.factories import make_account, make_customer
-from tests.operators import redis_away
+from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 

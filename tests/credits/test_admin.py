@@ -17,7 +17,8 @@ from django.utils import timezone
 from credits import counters, ledger, metering
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
 from tests.factories import Customer, make_account, make_customer, make_usage
-from tests.operators import client_of, make_operator, make_staff, page_of, redis_away, text_of, typed
+from tests.operators import client_of, make_operator, make_staff, page_of, text_of, typed
+from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 

@@ -1,7 +1,5 @@
 """What a deployment is told before money depends on it."""
 
-from collections.abc import Iterator
-
 import pytest
 from django.conf import settings
 from django.core.checks import CheckMessage
@@ -10,20 +8,13 @@ from django.test import override_settings
 
 from config.redis import money
 from credits import checks
+from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
 
 
 def ids(messages: list[CheckMessage]) -> list[str | None]:
     return [message.id for message in messages]
-
-
-@pytest.fixture
-def money_away() -> Iterator[None]:
-    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
-        money.cache_clear()
-        yield
-    money.cache_clear()
 
 
 def test_a_query_that_may_outlive_its_hold_is_an_error() -> None:
@@ -63,8 +54,9 @@ def test_a_redis_that_may_lose_credits_is_named(name: str, value: str, check_id:
             money().config_set(key, good)
 
 
-def test_a_redis_that_cannot_be_asked_is_an_error(money_away: None) -> None:
-    assert ids(checks.check_redis(None)) == ["credits.E010"]
+def test_a_redis_that_cannot_be_asked_is_an_error() -> None:
+    with redis_away():
+        assert ids(checks.check_redis(None)) == ["credits.E010"]
 
 
 def test_commits_that_are_not_waited_for_are_an_error() -> None:

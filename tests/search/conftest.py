@@ -17,7 +17,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from config.clickhouse.client import forget_clients, writer
-from config.redis import money
+from tests import outages
 from tests.factories import Customer, make_customer
 
 _DEFAULTS: dict[str, Any] = {
@@ -97,25 +97,18 @@ def api(stores: None) -> Client:
     return Client()
 
 
-NOBODY_LISTENS = "127.0.0.1:1"
+@pytest.fixture
+def redis_away(stores: None) -> Iterator[None]:
+    """The Redis that holds money cannot be reached."""
+    with outages.redis_away():
+        yield
 
 
 @pytest.fixture
-def redis_away(stores: None, settings: Settings) -> Iterator[None]:
-    """REDIS_URL leads to a port where nobody listens."""
-    settings.REDIS_URL = f"redis://{NOBODY_LISTENS}/0"
-    money.cache_clear()
-    yield
-    money.cache_clear()
-
-
-@pytest.fixture
-def clickhouse_away(stores: None, settings: Settings) -> Iterator[None]:
-    """CLICKHOUSE_URL leads to a port where nobody listens."""
-    forget_clients()
-    settings.CLICKHOUSE_URL = f"http://default:@{NOBODY_LISTENS}/meterhouse"
-    yield
-    forget_clients()
+def clickhouse_away(stores: None) -> Iterator[None]:
+    """ClickHouse cannot be reached."""
+    with outages.clickhouse_away():
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from config.clickhouse.client import StoreUnavailable, forget_clients
 from config.errors import DomainError
 from search import store
 from search.query.compile import Statement
-from tests.search.conftest import NOBODY_LISTENS
+from tests.outages import NOBODY_LISTENS
 
 
 def run(sql: str) -> bytes:

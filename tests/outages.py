@@ -1,0 +1,38 @@
+"""Stores that are away: the product looks for them where nobody listens."""
+
+from django.test import override_settings
+
+from config.clickhouse.client import forget_clients
+from config.redis import money
+
+NOBODY_LISTENS = "127.0.0.1:1"
+
+
+class redis_away(override_settings):  # noqa: N801 - reads as a state
+    """The Redis that holds money."""
+
+    def __init__(self) -> None:
+        super().__init__(REDIS_URL=f"redis://{NOBODY_LISTENS}/0")
+
+    def enable(self) -> None:
+        super().enable()
+        money.cache_clear()
+
+    def disable(self) -> None:
+        super().disable()
+        money.cache_clear()
+
+
+class clickhouse_away(override_settings):  # noqa: N801 - reads as a state
+    """ClickHouse, for the writer and the reader."""
+
+    def __init__(self) -> None:
+        super().__init__(CLICKHOUSE_URL=f"http://default:@{NOBODY_LISTENS}/meterhouse", CLICKHOUSE_READER_URL="")
+
+    def enable(self) -> None:
+        super().enable()
+        forget_clients()
+
+    def disable(self) -> None:
+        super().disable()
+        forget_clients()
