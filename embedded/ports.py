@@ -39,8 +39,6 @@ def choose(preferred: int) -> int:
 
 def insist(port: int, what: str) -> int:
     """The port, or PortBusyError that names the way out."""
-    if not 0 < port < 65536:
-        raise PortBusyError(f"PORT={port} is not a port: choose one from 1 to 65535.")
     if not is_free(port):
         raise PortBusyError(
             f"Port {port} is taken by another program, so {what} cannot use it. "
