@@ -19,8 +19,8 @@ help:
 	@echo "make demo ONCE=1      the same, and exit after the query;  PORT=9000 moves it"
 	@echo "make up / make down   the same in the background;  RATE_LIMIT_RPM=5 make up, WEB_PROCESSES=2 make up"
 	@echo "make test             tests on engines of their own, in parallel;  ARGS='-k credits' chooses"
-	@echo "make test-all         and the browser's tests"
-	@echo "make test-long        kill cycles, planted faults, long random runs"
+	@echo "make test-all         and the browser's tests, and the credit protocol's random runs at full length"
+	@echo "make test-long        long random runs, planted faults"
 	@echo "make check            ruff, mypy, import-linter, migrations, templates, workflow files"
 	@echo "make bench            the benchmarks;  ONLY=P1,P4 chooses"
 
@@ -44,6 +44,7 @@ test-all: $(VENV)/e2e.stamp
 
 test-long: $(VENV)/e2e.stamp
 	$(PYTEST) -m "long" --timeout 3600 $(ARGS)
+	$(RUN) -m tests.faults.planted
 
 check: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
