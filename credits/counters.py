@@ -333,6 +333,22 @@ def ledger_cursors(partitions: Sequence[int]) -> list[bytes]:
     return [cursor or b"" for cursor in pipeline.execute()]
 
 
+def journal_end(partition: int) -> bytes:
+    """The stream id of the last event; b'' in an empty journal."""
+    entries = money().xrevrange(journal_key(partition), count=1)
+    return bytes(entries[0][0]) if entries else b""  # type: ignore[arg-type]
+
+
+def is_reached(cursor: bytes, stream_id: bytes) -> bool:
+    """Whether a cursor stands at that event or behind it."""
+    return cursor != b"" and _position(stream_id) <= _position(cursor)
+
+
+def _position(stream_id: bytes) -> tuple[int, int]:
+    milliseconds, _, number = stream_id.partition(b"-")
+    return int(milliseconds), int(number)
+
+
 def trim(partitions: Sequence[int]) -> int:
     """Forgets events behind both cursors; how many went."""
     replies = TRIM.call_many([([journal_key(p), cursor_key(p, LEDGER), cursor_key(p, USAGE)], []) for p in partitions])

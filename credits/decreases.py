@@ -20,7 +20,6 @@ from credits.services import TOP_UP_MAX, spendable, tell_redis
 
 log = structlog.get_logger(__name__)
 
-DRAIN_PASSES_MAX = 1000
 DUE_MAX = 500
 
 
@@ -35,7 +34,7 @@ def void_grant(*, grant: CreditGrant, reason: str, actor: str, now: datetime) ->
     reason, `RedisUnavailable`: without Redis nobody knows what is held."""
     if not reason.strip():
         raise InvalidRequest("Say why the grant is voided.", details={"reason": "required"})
-    _drain(grant.account.number, now=now)
+    ledger.catch_up(grant.account.number % PARTITIONS, now=now)
     decrease = _begin(grant, kind=Decrease.Kind.VOID, reason=reason.strip(), actor=actor, now=now)
     tell_redis(grant.account)
     return decrease
@@ -76,7 +75,7 @@ def expire_due(*, now: datetime) -> int:
     due = CreditGrant.objects.filter(remaining__gt=0, expires_at__lte=now, ending_at=None).select_related("account")
     begun = 0
     for grant in due.order_by("expires_at")[:DUE_MAX]:
-        _drain(grant.account.number, now=now)
+        ledger.catch_up(grant.account.number % PARTITIONS, now=now)
         try:
             _begin(grant, kind=Decrease.Kind.EXPIRY, reason="Expired", actor="", now=now)
         except GrantEnding:
@@ -92,7 +91,7 @@ def ask_again(*, now: datetime) -> int:
     open_decreases = Decrease.objects.filter(~Exists(waiting), closed_at=None, booked__lt=F("target"))
     asked = 0
     for decrease in open_decreases.select_related("account").order_by("created_at")[:DUE_MAX]:
-        _drain(decrease.account.number, now=now)
+        ledger.catch_up(decrease.account.number % PARTITIONS, now=now)
         if _take_rest(decrease, now=now):
             tell_redis(decrease.account)
             asked += 1
@@ -154,9 +153,3 @@ def _add_take(locked: LockedAccount, decrease: Decrease, amount: int, *, now: da
     )
     with connection.cursor() as cursor:
         cursor.execute("UPDATE accounts_account SET credit_seq = %s WHERE id = %s", [locked.credit_seq, locked.id])
-
-
-def _drain(account_number: int, *, now: datetime) -> None:
-    for _ in range(DRAIN_PASSES_MAX):
-        if ledger.drain_ledger([account_number % PARTITIONS], now=now).events == 0:
-            return

@@ -64,7 +64,10 @@ def sweep() -> int:
         charge = counters.sweep(account_number, operation)
         if charge.status == "LOAD":
             # Holds do not survive a load: afterwards the sweep only forgets the deadline.
-            loading.load_account(account_number)
+            try:
+                loading.load_account(account_number)
+            except loading.LoadContended:
+                continue  # somebody else is at it; the other holds need not wait
             charge = counters.sweep(account_number, operation)
         released += charge.status == "OK"
     if released:

@@ -20,7 +20,6 @@ log = structlog.get_logger(__name__)
 LOAD_TIMEOUT_S = 5.0
 LEASE_MS = 200
 POLL_S = 0.01
-DRAIN_PASSES_MAX = 1000
 COMMANDS_MAX = 1000
 
 
@@ -52,7 +51,7 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
             continue
         # Closed, so the journal gets nothing more of the old epoch. What it holds is booked before that epoch ends; later
         # it would be set aside.
-        _drain_partition(account_number % PARTITIONS, now=timezone.now())
+        ledger.catch_up(account_number % PARTITIONS, now=timezone.now())
         raised = _raise_epoch(account_number, epoch)
         if raised is None:
             continue
@@ -79,12 +78,6 @@ def _switch_on(account_number: int, epoch: int) -> bool:
     """
     current = Account.objects.filter(number=account_number).values_list("epoch", flat=True).first()
     return current == epoch and counters.activate(account_number=account_number, epoch=epoch)
-
-
-def _drain_partition(partition: int, *, now: datetime) -> None:
-    for _ in range(DRAIN_PASSES_MAX):
-        if ledger.drain_ledger([partition], now=now).events == 0:
-            return
 
 
 def _spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, int]:

@@ -433,7 +433,11 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
             loading.load_account(hold.account_number)
         except RedisUnavailable as error:
             if not attempt_left:
-                raise _redis_away(error) from error
+                log.error("settle_unanswered", operation=hold.operation, error=type(error).__name__)  # noqa: TRY400
+                raise TemporarilyUnavailable(
+                    "The charge for this answer could not be confirmed, so the answer is withheld. Look at your balance, or "
+                    "send the request again with an Idempotency-Key, which is charged once."
+                ) from error
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
 
 

@@ -60,7 +60,7 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
         behind = [
             (stream_id, fields)
             for stream_id, fields in page.events
-            if _reached(booked_up_to[page.partition], stream_id)
+            if counters.is_reached(booked_up_to[page.partition], stream_id)
         ]
         if not behind:
             continue
@@ -77,15 +77,6 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
     note_uses({event.key_id: event.at for event in requests})
     counters.move_cursors(moves, consumer=counters.USAGE)
     return passed
-
-
-def _reached(cursor: bytes, stream_id: bytes) -> bool:
-    return cursor != b"" and _position(stream_id) <= _position(cursor)
-
-
-def _position(stream_id: bytes) -> tuple[int, int]:
-    milliseconds, _, number = stream_id.partition(b"-")
-    return int(milliseconds), int(number)
 
 
 def _insert(requests: list[Event]) -> None:

@@ -228,7 +228,7 @@ class Protocol(RuleBasedStateMachine):
         counters.close(account_number=self.number, epoch=epoch, even_if_usable=True, lease_ms=0)
 
     def _raise_epoch(self) -> tuple[int, int, int, int] | None:
-        loading._drain_partition(self.partition, now=timezone.now())
+        ledger.catch_up(self.partition, now=timezone.now())
         return loading._raise_epoch(self.number, Account.objects.get(number=self.number).epoch)
 
     @rule()

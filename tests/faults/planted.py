@@ -176,9 +176,9 @@ FAULTS = [
     ),
     Fault(
         "a grant from a clock ahead of ours cannot pay",
-        "credits/ledger.py",
-        "AND remaining > 0 AND voided_at IS NULL",
-        "AND remaining > 0 AND voided_at IS NULL AND effective_at <= now()",
+        "credits/ledger_rows.py",
+        "WHERE account_id = ANY(%s) AND remaining > 0",
+        "WHERE account_id = ANY(%s) AND remaining > 0 AND effective_at <= now()",
         "tests/credits/test_ledger.py",
     ),
     Fault(
@@ -287,7 +287,7 @@ FAULTS = [
     Fault(
         "a load does not book the surviving journal",
         "credits/loading.py",
-        "        _drain_partition(account_number % PARTITIONS, now=timezone.now())\n",
+        "        ledger.catch_up(account_number % PARTITIONS, now=timezone.now())\n",
         "",
     ),
     Fault(
@@ -306,7 +306,7 @@ FAULTS = [
     Fault(
         "usage is copied before it is booked",
         "credits/usage.py",
-        "if _reached(booked_up_to[page.partition], stream_id)",
+        "if counters.is_reached(booked_up_to[page.partition], stream_id)",
         "",
     ),
 ]
