@@ -269,7 +269,7 @@ def _sample_rows(sample: str, delimiter: str, quote: str) -> list[list[str]]:
             if len(rows) >= SAMPLE_LINES:
                 break
     except csv.Error:
-        pass
+        pass  # a broken line ends the sample: the lines before it show the dialect, and the reader will tell of it
     return rows
 
 
