@@ -1,8 +1,10 @@
 """Taking credits back: void, expiry, negative adjustment; never below what is held, never twice."""
 
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from accounts.models import Account
@@ -176,3 +178,29 @@ def test_a_grant_cannot_begin_expired() -> None:
     now = timezone.now()
     with pytest.raises(InvalidRequest):
         services.top_up(account=make_account(), amount=1, now=now, expires_at=now)
+
+
+def test_the_command_takes_an_amount_or_a_grant_back() -> None:
+    account = make_account(credits=30)
+    out = StringIO()
+    call_command("take_back", account=str(account.number), amount=4, reason="double invoice", stdout=out)
+    drain.drain_once()
+    call_command("take_back", grant=grant_of(account).pk, reason="payment failed", stdout=out)
+    drain.drain_once()
+    assert "Taking back 4 credits" in out.getvalue()
+    assert "Taking back 26 credits" in out.getvalue()
+    assert balances(account) == (0, 0)
+
+
+def test_the_command_says_what_can_be_taken() -> None:
+    account = make_account(credits=3)
+    with pytest.raises(CommandError, match="Between 1 and 3 credits"):
+        call_command("take_back", account=str(account.number), amount=4, reason="x")
+
+
+def test_the_command_gives_credits_that_expire() -> None:
+    account = make_account()
+    call_command("top_up", account=str(account.number), amount=5, kind="promo", expires_days=30, stdout=StringIO())
+    grant = grant_of(account)
+    assert grant.expires_at is not None
+    assert (grant.kind, grant.expires_at - grant.effective_at) == ("promo", timedelta(days=30))

