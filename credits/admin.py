@@ -134,6 +134,7 @@ class CreditGrantAdmin(OfAccountAdmin):
     list_display = ("created", "customer", "kind", "amount_figure", "remaining_figure", "expires", "reason")
     list_filter = ("kind", CustomerFilter)
     fields = (
+        "grant_id",
         "customer",
         "kind",
         "amount_figure",
@@ -141,6 +142,7 @@ class CreditGrantAdmin(OfAccountAdmin):
         "priority",
         "effective",
         "expires",
+        "ending",
         "voided",
         "external",
         "reason",
@@ -160,6 +162,14 @@ class CreditGrantAdmin(OfAccountAdmin):
     @admin.display(description="Expires")
     def expires(self, grant: CreditGrant) -> SafeString:
         return moment(grant.expires_at) if grant.expires_at else quiet("never")
+
+    @admin.display(description="Id")
+    def grant_id(self, grant: CreditGrant) -> SafeString:
+        return code(str(grant.pk))
+
+    @admin.display(description="Taken back since")
+    def ending(self, grant: CreditGrant) -> SafeString:
+        return moment(grant.ending_at)
 
     @admin.display(description="Voided")
     def voided(self, grant: CreditGrant) -> SafeString:

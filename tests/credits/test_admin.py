@@ -299,6 +299,11 @@ def test_a_customers_page_shows_its_grants() -> None:
     assert text.count("4,321") >= 3
 
 
+def test_a_grants_page_shows_the_id_that_take_back_asks_for() -> None:
+    grant = CreditGrant.objects.get(account=make_account(credits=1))
+    assert str(grant.pk) in text_of(client_of(operator()).get(f"/admin/credits/creditgrant/{grant.pk}/change/"))
+
+
 def test_grants_are_filtered_by_customer() -> None:
     account = make_account(credits=1)
     response = client_of(operator()).get("/admin/credits/creditgrant/", {"customer": account.number})
