@@ -102,7 +102,7 @@ _MEANINGS = {
     422: "The search passed a limit on memory or rows, or the idempotency key was used with another request. Free.",
     429: "Too many requests in a minute; Retry-After says when to come back. Free.",
     500: "A defect on our side. Free.",
-    503: "A store is away; Retry-After says when to come back. Free.",
+    503: "A store is away; Retry-After says when to come back. Free, unless the message says that the charge is uncertain.",
     504: "The search took too long. Free.",
 }
 
