@@ -1,6 +1,6 @@
 """The live counters in Redis, script by script. Every function is one round trip and raises `RedisUnavailable`.
 
-Key names: `{pNN}:acct:<number>`, `{pNN}:op:<number>:<operation>`, `{pNN}:holds`, `{pNN}:journal`,
+Key names: `{pNN}:acct:<number>`, `{pNN}:op:<number>:<operation>`, `{pNN}:idem:<number>:<name>`, `{pNN}:holds`, `{pNN}:journal`,
 `{pNN}:cursor:ledger`, `{pNN}:cursor:usage`; the key's hash and its rate window belong to `accounts.key_state`.
 """
 

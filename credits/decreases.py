@@ -13,7 +13,7 @@ from django.db.models import Exists, F, OuterRef
 from accounts.models import Account
 from config.errors import DomainError, InvalidRequest
 from config.redis import PARTITIONS
-from credits import ledger, ledger_rows
+from credits import counters, ledger, ledger_rows
 from credits.ledger_rows import LockedAccount
 from credits.models import Command, CreditGrant, Decrease
 from credits.services import TOP_UP_MAX, spendable, tell_redis
@@ -91,6 +91,9 @@ def ask_again(*, now: datetime) -> int:
     open_decreases = Decrease.objects.filter(~Exists(waiting), closed_at=None, booked__lt=F("target"))
     asked = 0
     for decrease in open_decreases.select_related("account").order_by("created_at")[:DUE_MAX]:
+        live = counters.inspect(decrease.account.number)
+        if live.usable and live.available == 0 and live.balance > 0:
+            continue  # all of it is held: a take would get nothing
         ledger.catch_up(decrease.account.number % PARTITIONS, now=now)
         if _take_rest(decrease, now=now):
             tell_redis(decrease.account)

@@ -66,7 +66,7 @@ def sweep() -> int:
             # Holds do not survive a load: afterwards the sweep only forgets the deadline.
             try:
                 loading.load_account(account_number)
-            except loading.LoadContended:
+            except (loading.LoadContended, ledger.LedgerBehind):
                 continue  # somebody else is at it; the other holds need not wait
             charge = counters.sweep(account_number, operation)
         released += charge.status == "OK"
@@ -116,6 +116,7 @@ def _attempt(what: str, work: Callable[[], bool]) -> bool:
         StoreUnavailable,
         ClickHouseError,
         loading.LoadContended,
+        ledger.LedgerBehind,
     ) as error:
         log.warning("drain_waits", work=what, error=type(error).__name__, reason=str(error)[:300])
         if isinstance(error, OperationalError | InterfaceError):

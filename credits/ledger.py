@@ -1,6 +1,6 @@
 """Booking: how journal events become ledger entries, exactly once whoever delivers them and however often.
 
-The rule (credits/README.md, step 5): of the account's current epoch, in the order of `seq`, above `drained_seq`:
+The rule (credits/README.md, step 6): of the account's current epoch, in the order of `seq`, above `drained_seq`:
 book `min(debit, total - paid)`, `paid` being the greatest total this operation has been charged in the last 24 h; what
 is not booked goes back to Redis by an `add`. Events of an earlier epoch are skipped when they are recorded and set
 aside, uncharged, when they are not. The account row is locked throughout, so any number of drains may run.
@@ -14,6 +14,7 @@ from datetime import datetime
 import structlog
 from django.db import connection, transaction
 
+from config.errors import TemporarilyUnavailable
 from credits import counters, events, grants, ledger_rows
 from credits.events import Event
 from credits.ledger_rows import Batch, Entry, LockedAccount, OpenDecrease
@@ -22,13 +23,19 @@ from credits.models import Command, CreditTransaction, SetAside
 log = structlog.get_logger(__name__)
 
 
+CATCH_UP_PASSES_MAX = 1000
+
+
+class LedgerBehind(TemporarilyUnavailable):
+    """503: the journal holds more than one call may wait for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What one pass over the journals did: events read and entries written; accounts that got an `add`."""
+    """What one pass over the journals did: events read, entries written."""
 
     events: int
     entries: int
-    accounts_with_adds: frozenset[uuid.UUID]
 
 
 def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime) -> Booked:
@@ -38,7 +45,7 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
     """
     pages = [page for page in counters.read_journal(partitions, consumer=counters.LEDGER, limit=limit) if page.events]
     if not pages:
-        return Booked(0, 0, frozenset())
+        return Booked(0, 0)
     readable: list[Event] = []
     unreadable: list[tuple[bytes, list[bytes], str]] = []
     for page in pages:
@@ -52,19 +59,21 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
     counters.move_cursors(
         [(page.partition, page.cursor, page.events[-1][0]) for page in pages], consumer=counters.LEDGER
     )
-    return Booked(
-        events=len(readable) + len(unreadable),
-        entries=len(batch.entries),
-        accounts_with_adds=frozenset(account.id for account, _, _, _ in batch.adds),
-    )
+    return Booked(events=len(readable) + len(unreadable), entries=len(batch.entries))
 
 
 def catch_up(partition: int, *, now: datetime) -> None:
-    """Books what the partition's journal holds at this moment; what other accounts add meanwhile is not waited for."""
+    """Books what the partition's journal holds at this moment; what other accounts add meanwhile is not waited for.
+
+    Raises `LedgerBehind` when that takes more than 1,000 passes.
+    """
     end = counters.journal_end(partition)
-    while end and not counters.is_reached(counters.ledger_cursors([partition])[0], end):
+    for _ in range(CATCH_UP_PASSES_MAX):
+        if not end or counters.is_reached(counters.ledger_cursors([partition])[0], end):
+            return
         if drain_ledger([partition], now=now).events == 0:
             return
+    raise LedgerBehind("The ledger is behind. Nothing was charged; try again shortly.", retry_after_s=5)
 
 
 @transaction.atomic

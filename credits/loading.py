@@ -1,4 +1,4 @@
-"""How Redis learns an account: load with epochs and generations, and the adds that follow (credits/README.md, step 9)."""
+"""How Redis learns an account: load with epochs and generations, and the adds that follow (credits/README.md, step 8)."""
 
 import time
 import uuid

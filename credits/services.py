@@ -71,7 +71,7 @@ def tell_redis(account: Account) -> None:
     """Applies the account's open commands; when Redis is away the drain does it later, for booked is booked."""
     try:
         loading.apply_commands(account.pk)
-    except (*RedisUnavailable, loading.LoadContended, OperationalError) as error:
+    except (*RedisUnavailable, loading.LoadContended, ledger.LedgerBehind, OperationalError) as error:
         log.warning("commands_applied_later", account=account.number, error=type(error).__name__)
 
 

@@ -83,31 +83,37 @@ def _insert(requests: list[Event]) -> None:
     if not requests:
         return
     booked = _booked_credits(requests)
-    rows = []
-    for event in requests:
-        try:
-            usage = json.loads(event.usage)
-        except ValueError:
-            log.exception("usage_unreadable", stream_id=event.stream_id)
-            continue
-        rows.append(
-            (
-                event.account_number,
-                event.at,
-                f"{event.epoch}-{event.stream_id}",
-                str(usage.get("request_id", "")),
-                event.operation,
-                event.key_id,
-                str(usage.get("endpoint", "")),
-                int(usage.get("status", ABANDONED_STATUS)),
-                int(usage.get("rows", 0)),
-                booked.get((event.account_number, event.operation), 0),
-                int(usage.get("duration_ms", 0)),
-                str(usage.get("query", "")),
-            )
+    rows = [
+        row
+        for event in requests
+        if (row := _row(event, booked.get((event.account_number, event.operation), 0))) is not None
+    ]
+    if rows:
+        with store_errors():
+            writer().insert("usage", rows, column_names=_COLUMNS)
+
+
+def _row(event: Event, credits_booked: int) -> tuple[Any, ...] | None:
+    """The event as a row of `usage`; None, with a line in the log, when what the request reported cannot be read."""
+    try:
+        usage = json.loads(event.usage)
+        return (
+            event.account_number,
+            event.at,
+            f"{event.epoch}-{event.stream_id}",
+            str(usage.get("request_id", "")),
+            event.operation,
+            event.key_id,
+            str(usage.get("endpoint", "")),
+            int(usage.get("status", ABANDONED_STATUS)),
+            int(usage.get("rows", 0)),
+            credits_booked,
+            int(usage.get("duration_ms", 0)),
+            str(usage.get("query", "")),
         )
-    with store_errors():
-        writer().insert("usage", rows, column_names=_COLUMNS)
+    except (ValueError, TypeError, AttributeError):
+        log.exception("usage_unreadable", stream_id=event.stream_id)
+        return None
 
 
 def _booked_credits(requests: list[Event]) -> dict[tuple[int, uuid.UUID], int]:

@@ -5,6 +5,7 @@ and reports. Exit code 1 when a fault survives: then a guard is not tested.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -333,6 +334,7 @@ def is_caught(fault: Fault, folder: Path) -> bool:
                 *fault.tests.split(),
             ],
             cwd=folder,
+            env={**os.environ, "SHRINK": "0"},
             capture_output=True,
             timeout=TIMEOUT_S,
             check=False,
