@@ -25,6 +25,8 @@ DATABASES["default"]["OPTIONS"] = {
     " -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000",
     "pool": {"min_size": 0, "max_size": env.int("DATABASE_POOL", default=16), "timeout": 5, "max_idle": 60},
 }
+# A connection that broke while it lay in the pool, say in a restart of PostgreSQL, is replaced before a request sees it.
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
