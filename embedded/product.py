@@ -115,6 +115,8 @@ class Product:
     def check_port(self) -> None:
         """Raise PortBusyError when the port that the user asked for is taken, by another than this web server."""
         serves = processes.recorded(self.web)
+        if serves is None:
+            processes.stop(self.web)  # workers of a server that was killed may still hold the port
         if self._asked_port and (serves is None or f"--port {self._asked_port} " not in " ".join(serves.cmdline())):
             ports.insist(self._asked_port, "the web server")
 
