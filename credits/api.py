@@ -1,5 +1,6 @@
 """Credits over HTTP: what a key's account has and has used; top-ups and reconciliation for operators' programs."""
 
+import difflib
 import hmac
 from datetime import date, timedelta
 from typing import Any
@@ -34,7 +35,10 @@ def _validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
     data = serializer.initial_data
     if not isinstance(data, dict) and not hasattr(data, "keys"):
         raise InvalidRequest("Send a JSON object.", details={"body": "must be a JSON object"})
-    unknown = {str(name)[:64]: "unknown field" for name in set(data) - set(serializer.fields)}
+    unknown = {
+        str(name)[:64]: _unknown_field(str(name), list(serializer.fields))
+        for name in set(data) - set(serializer.fields)
+    }
     if not serializer.is_valid() or unknown:
         reasons = {name: " ".join(map(str, problems)) for name, problems in serializer.errors.items()}
         allowed = ", ".join(sorted(serializer.fields))
@@ -43,6 +47,11 @@ def _validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
             details={**unknown, **reasons},
         )
     return dict(serializer.validated_data)
+
+
+def _unknown_field(name: str, known: list[str]) -> str:
+    closest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
+    return f'unknown field; did you mean "{closest[0]}"?' if closest else "unknown field"
 
 
 class GrantAnswer(serializers.Serializer[Any]):
@@ -78,7 +87,11 @@ class CreditsView(APIView):
 
 class UsageQuery(serializers.Serializer[Any]):
     to = serializers.DateField(required=False, help_text="Last day, UTC. Default: today.")
-    group_by = serializers.ChoiceField(choices=["day", "key", "endpoint"], default="day")
+    group_by = serializers.ChoiceField(
+        choices=["day", "key", "endpoint"],
+        default="day",
+        error_messages={"invalid_choice": "must be day, key or endpoint"},
+    )
     limit = serializers.IntegerField(min_value=1, max_value=usage.HISTORY_MAX, default=100)
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:

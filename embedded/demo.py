@@ -102,12 +102,29 @@ def _demo(root: Path) -> int:
 
 
 def _watch(stack: Stack, product: Product) -> NoReturn:
-    """Start again whatever ends."""
+    """Start again whatever ends; raises KeyboardInterrupt when make was interrupted alone."""
+    was_catching = _parent_catches_interrupt()
     while True:
         time.sleep(_WATCH_EVERY_S)
+        if was_catching and not _parent_catches_interrupt():
+            raise KeyboardInterrupt
         engines = stack.revive()
         if product.start(dies_with_parent=True) or engines:
             _say(f"A process had ended ({', '.join(engines) or 'web or drain'}); it runs again.")
+
+
+def _parent_catches_interrupt() -> bool:
+    """Whether the parent process has a handler for SIGINT.
+
+    A terminal's Ctrl-C reaches make and this process alike. A SIGINT sent to make alone makes it give up its handler and wait
+    for its recipe, which it does not tell: the missing handler is the only sign.
+    """
+    try:
+        status = Path(f"/proc/{os.getppid()}/status").read_text()
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
 
 
 def _up(root: Path) -> int:

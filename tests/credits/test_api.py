@@ -194,3 +194,13 @@ def test_every_answer_carries_a_request_id() -> None:
     made = Client().get("/api/v1/credits", headers={"X-Request-ID": "a b\u00e9"})
     assert echoed.headers["X-Request-ID"] == "abc-1"
     assert uuid.UUID(made.headers["X-Request-ID"])
+
+
+def test_topup_names_the_closest_field() -> None:
+    response = post("/admin/topup", {"user": 1, "amount": 1})
+    assert response.json()["error"]["details"]["user"] == 'unknown field; did you mean "user_id"?'
+
+
+def test_usage_says_what_it_groups_by() -> None:
+    response = get("/api/v1/usage?group_by=week", make_customer())
+    assert response.json()["error"]["details"] == {"group_by": "must be day, key or endpoint"}

@@ -179,3 +179,13 @@ def test_the_last_use_is_noted_by_the_drain_at_most_once_a_minute() -> None:
     assert first is not None
     assert timedelta(0) <= timezone.now() - first < timedelta(minutes=1)
     assert ApiKey.objects.get(pk=customer.key_id).last_used_at == first
+
+
+def test_a_key_hash_is_not_believed_after_a_load() -> None:
+    customer = customer_with()
+    spend(customer, 1)
+    # Revoked in Postgres; Redis has not heard of it, and then the account is loaded again.
+    ApiKey.objects.filter(pk=customer.key_id).update(state="revoked", revoked_at=timezone.now(), version=2)
+    loading.load_account(customer.number, even_if_usable=True)
+    with pytest.raises(metering.KeyRevoked):
+        metering.identify(api_key=customer.api_key, endpoint="credits")

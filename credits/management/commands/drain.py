@@ -5,8 +5,11 @@ import threading
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 
+from config.clickhouse.client import StoreUnavailable
+from config.redis import RedisUnavailable
 from credits import drain
 
 
@@ -21,7 +24,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["once"]:
-            done = drain.drain_once()
+            try:
+                done = drain.drain_once()
+            except (*RedisUnavailable, OperationalError, StoreUnavailable) as error:
+                raise CommandError(
+                    f"A store cannot be reached ({type(error).__name__}). Nothing is lost: run this again when it is back."
+                ) from error
             self.stdout.write(f"{done.entries} ledger entries, {done.usage_events} usage events.")
             return
         stop = threading.Event()

@@ -5,8 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 from django.utils import timezone
 
+from config.clickhouse.client import StoreUnavailable
+from config.redis import RedisUnavailable
 from credits import verify
 
 
@@ -24,7 +27,12 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="Print the result as one JSON object.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        result = verify.verify(now=timezone.now(), repair=options["repair"])
+        try:
+            result = verify.verify(now=timezone.now(), repair=options["repair"])
+        except (*RedisUnavailable, OperationalError, StoreUnavailable) as error:
+            raise CommandError(
+                f"A store cannot be reached ({type(error).__name__}), so nothing was compared. Start it, then run this again."
+            ) from error
         if options["json"]:
             self.stdout.write(json.dumps({**asdict(result), "ok": result.ok}, default=str))
         else:
