@@ -202,6 +202,15 @@ def test_cursor_does_not_move_over_a_stream_that_was_lost() -> None:
     assert counters.ledger_cursors([partition]) == [b""]
 
 
+def test_cursor_does_not_move_from_where_it_no_longer_is() -> None:
+    partition = 7
+    money().flushall()
+    ids = [add(counters.journal_key(partition)) for _ in range(3)]
+    assert counters.move_cursors([(partition, b"", ids[2])], consumer=counters.LEDGER) == 1
+    assert counters.move_cursors([(partition, b"", ids[0])], consumer=counters.LEDGER) == 0
+    assert counters.ledger_cursors([partition]) == [ids[2]]
+
+
 def test_trim_forgets_only_what_both_consumers_have_behind_them() -> None:
     partition = 6
     stream = counters.journal_key(partition)
