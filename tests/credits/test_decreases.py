@@ -103,6 +103,25 @@ def test_what_was_taken_twice_goes_back() -> None:
     assert_proven(account)
 
 
+def test_a_take_past_what_its_grant_has_left_goes_back() -> None:
+    customer = make_customer(credits=30)
+    account = customer.account
+    services.top_up(account=account, amount=10, now=timezone.now())
+    metering.settle(hold(customer, 20), total=20, usage=make_usage())
+    # Both begin before the drain has seen the usage, which then draws from the first of them.
+    for grant in CreditGrant.objects.filter(account=account).order_by("created_at"):
+        decreases._begin(grant, kind=Decrease.Kind.VOID, reason="mistake", actor="ops", now=timezone.now())
+    loading.apply_commands(account.pk)
+    assert counters.inspect(account.number).balance == 0
+    drain.drain_once()
+    assert balances(account) == (10, 10)
+    assert_proven(account)
+    decreases.ask_again(now=timezone.now())
+    drain.drain_once()
+    assert balances(account) == (0, 0)
+    assert_proven(account)
+
+
 def test_a_grant_is_taken_back_once() -> None:
     account = make_account(credits=30)
     void(account)
