@@ -62,7 +62,7 @@ class KeyInline(KeyColumns, ReadOnlyInline):
 class ApiKeyAdmin(KeyColumns, ReadOnlyAdmin):
     """Keys of all customers: find, limit, revoke. Issued on the customer's page."""
 
-    list_display = ("masked_key", "owner", "label", "state_label", "limit", "created", "last_used")
+    list_display = ("masked_key", "owner", "label", "state_label", "limit", "last_used")
     list_filter = ("state",)
     search_fields = ("=public_id", "=account__number", "account__name", "label")
     search_help_text = "Key id, customer number or name, label"
