@@ -17,7 +17,7 @@ from accounts.services import find_account
 from config.errors import DomainError, InvalidRequest
 from config.middleware import client_address
 from config.openapi import ADMIN_SECRET, API_KEY
-from credits import metering, selectors, services, usage, verify
+from credits import metering, rate, selectors, services, usage, verify
 
 USAGE_DAYS_MAX = 366
 USAGE_DAYS_DEFAULT = 30
@@ -153,7 +153,7 @@ def _identify(request: Request, endpoint: str) -> metering.Caller:
 
 
 def _free(caller: metering.Caller, remaining: int | None) -> dict[str, str]:
-    headers = {"X-Credits-Used": "0", **metering.rate_headers(caller.rate)}
+    headers = {"X-Credits-Used": "0", **rate.rate_headers(caller.rate)}
     return headers if remaining is None else {**headers, "X-Credits-Remaining": str(remaining)}
 
 

@@ -5,7 +5,6 @@ the work, for less time than the hold lives. Rows may leave only after `settle` 
 """
 
 import hashlib
-import time
 import uuid
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +16,11 @@ from django.conf import settings
 from accounts import keys
 from accounts.addresses import as_hex
 from accounts.keys import PresentedKey
-from config.errors import DomainError, InvalidRequest, TemporarilyUnavailable
+from config.errors import InvalidRequest, TemporarilyUnavailable
 from config.redis import RedisUnavailable
 from credits import counters, loading
+from credits.rate import RateWindow, window_of
+from credits.refusals import HoldExpired, MissingKey, accepted, insufficient, invalid_key
 from credits.unknown_keys import UnknownKeys
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,6 @@ SCOPES = {
 }
 QUERY_TEXT_MAX = 2048
 IDEMPOTENCY_KEY_LENGTH_MAX = 128
-UNLIMITED = 10**9  # what the headers show of a key without a limit: a number, so that every client can parse it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,6 @@ class Usage:
     rows: int
     duration_ms: int
     query: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RateWindow:
-    """A key's sliding minute: `limit` and `remaining` calls (None: no limit), `reset_s` until the oldest call leaves it."""
-
-    limit: int | None
-    remaining: int | None
-    reset_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,82 +90,6 @@ class Settlement:
     available: int
 
 
-class KeyRefused(DomainError):
-    """401: the key is missing, malformed, unknown, wrong or revoked."""
-
-    status = 401
-    code = "INVALID_KEY"
-
-
-class MissingKey(KeyRefused):
-    code = "MISSING_KEY"
-
-
-class KeyRevoked(KeyRefused):
-    code = "KEY_REVOKED"
-
-
-class KeyExpired(KeyRefused):
-    code = "KEY_EXPIRED"
-
-
-class InsufficientScope(DomainError):
-    """403: the key was issued for other endpoints; details `required`."""
-
-    status = 403
-    code = "INSUFFICIENT_SCOPE"
-
-
-class AddressNotAllowed(DomainError):
-    """403: the key may be used from other addresses only."""
-
-    status = 403
-    code = "IP_NOT_ALLOWED"
-
-
-class AccountSuspended(DomainError):
-    status = 403
-    code = "ACCOUNT_SUSPENDED"
-
-
-class RateLimited(DomainError):
-    """429: `Retry-After` says when one more call fits into the key's sliding minute."""
-
-    status = 429
-    code = "RATE_LIMITED"
-
-
-class InsufficientCredits(DomainError):
-    """402: details `required`, `available`, `limit_source`.
-
-    `limit_source` is account, key_cap (the key's month is spent) or in_flight (requests under way hold the rest).
-    """
-
-    status = 402
-    code = "INSUFFICIENT_CREDITS"
-
-
-class IdempotencyInProgress(DomainError):
-    """409: another attempt with this idempotency key is still running."""
-
-    status = 409
-    code = "IDEMPOTENCY_IN_PROGRESS"
-
-
-class IdempotencyMismatch(DomainError):
-    """422: this idempotency key was used within 24 hours for another request."""
-
-    status = 422
-    code = "IDEMPOTENCY_MISMATCH"
-
-
-class HoldExpired(DomainError):
-    """504: the request outlived its hold. Nothing was charged and nothing may be delivered."""
-
-    status = 504
-    code = "QUERY_TIMEOUT"
-
-
 # The namespace of operations that an idempotency key names; changing it would forget every key.
 _OPERATIONS = uuid.UUID("6d3b0f0e-6a4f-4a56-9c0e-1d6f1f1f7a35")
 _unknown_keys = UnknownKeys(size_max=10_000, kept_s=30)
@@ -188,7 +103,7 @@ def identify(*, api_key: str | None, endpoint: str, address: str = "") -> Caller
     """
     key = _presented(api_key)
     admission = _decide(key, amount=0, operation="", attempt="", endpoint=endpoint, address=address)
-    return Caller(key.account_number, key.public_id, _window(admission))
+    return Caller(key.account_number, key.public_id, window_of(admission))
 
 
 def admit(
@@ -229,7 +144,7 @@ def admit(
         amount=0 if replayed else amount,
         deadline_ms=admission.deadline_ms,
         available=admission.available,
-        rate=_window(admission),
+        rate=window_of(admission),
         kept_ms=counters.IDEMPOTENCY_KEPT_MS if idempotency else settings.RESULT_KEPT_S * 1000,
         replayed=replayed,
     )
@@ -262,7 +177,7 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
     if charge.status == "RELEASED":
         raise HoldExpired("The request took longer than it may. Nothing was charged; ask for less or try again.")
     if charge.status == "SHORT":
-        raise _insufficient(required=total, available=charge.available, held=0)
+        raise insufficient(required=total, available=charge.available, held=0)
     raise RuntimeError(f"settle of {total} credits against a hold of {hold.amount}: {charge.status}")
 
 
@@ -278,30 +193,13 @@ def release(hold: Hold, *, usage: Usage) -> Settlement:
     return Settlement(charge.total, charge.available)
 
 
-def rate_headers(rate: RateWindow) -> dict[str, str]:
-    """`X-RateLimit-*` (reset as a UNIX time) and the IETF pair of draft-ietf-httpapi-ratelimit-headers-10."""
-    limit = UNLIMITED if rate.limit is None else rate.limit
-    remaining = UNLIMITED if rate.remaining is None else rate.remaining
-    return {
-        "X-RateLimit-Limit": str(limit),
-        "X-RateLimit-Remaining": str(remaining),
-        "X-RateLimit-Reset": str(int(time.time()) + rate.reset_s),
-        "RateLimit-Policy": f'"minute";q={limit};w=60',
-        "RateLimit": f'"minute";r={remaining};t={rate.reset_s}',
-    }
-
-
 def _presented(api_key: str | None) -> PresentedKey:
     if not api_key:
         raise MissingKey("Send your API key in the X-API-Key header.")
     key = keys.parse(api_key, pepper=settings.KEY_PEPPER)
     if key is None:
-        raise _invalid_key()
+        raise invalid_key()
     return key
-
-
-def _invalid_key() -> KeyRefused:
-    return KeyRefused("This API key is not valid. Check that it was copied whole, or create a new one.")
 
 
 def _decide(
@@ -315,7 +213,7 @@ def _decide(
     idempotency: str = "",
 ) -> counters.Admission:
     if _unknown_keys.holds(key.public_id):
-        raise _invalid_key()
+        raise invalid_key()
     for _ in range(LOADS_MAX):
         try:
             admission = counters.admit(
@@ -329,85 +227,14 @@ def _decide(
                 idempotency=idempotency,
             )
             if admission.status != "LOAD":
-                return _accepted(admission, amount, scope=SCOPES[endpoint])
+                return accepted(admission, amount, scope=SCOPES[endpoint])
             known = loading.load_key(key.public_id)
         except RedisUnavailable as error:
             raise _redis_away(error) from error
         if not known:
             _unknown_keys.remember(key.public_id)
-            raise _invalid_key()
+            raise invalid_key()
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
-
-
-def _accepted(admission: counters.Admission, amount: int, *, scope: str) -> counters.Admission:
-    match admission.status:
-        case "OK" | "REPLAY":
-            return admission
-        case "SHORT":
-            error: DomainError = _insufficient(required=amount, available=admission.available, held=admission.held)
-            error.headers = rate_headers(_window(admission))
-        case "CAP":
-            error = InsufficientCredits(
-                f"This key's credits for the month are spent. Required: {amount}, Available: {admission.available}",
-                details={"required": amount, "available": admission.available, "limit_source": "key_cap"},
-                headers=rate_headers(_window(admission)),
-            )
-        case "EXPIRED":
-            error = KeyExpired("This API key has expired. Create a new one.")
-        case "SCOPE":
-            error = InsufficientScope(
-                f"This API key lacks the scope '{scope}'. Use another key, or issue one with that scope.",
-                details={"required": scope},
-            )
-        case "ADDRESS":
-            error = AddressNotAllowed("This API key may not be used from your address. Ask its owner to allow it.")
-        case "RATE":
-            window = _window(admission)
-            error = RateLimited(
-                f"More than {window.limit} requests in a minute with this key. Wait {window.reset_s} s.",
-                details={"limit": window.limit, "retry_after_s": window.reset_s},
-                headers={"Retry-After": str(window.reset_s), **rate_headers(window)},
-            )
-        case "INVALID_KEY":
-            error = _invalid_key()
-        case "REVOKED":
-            error = KeyRevoked("This API key was revoked. Create a new one.")
-        case "SUSPENDED":
-            error = AccountSuspended("This account is suspended. Write to the operator of this service.")
-        case "IN_PROGRESS":
-            error = IdempotencyInProgress(
-                "Another request with this Idempotency-Key is still running. Wait for its answer, then send this again.",
-                headers={"Retry-After": "1"},
-            )
-        case "MISMATCH":
-            error = IdempotencyMismatch(
-                "This Idempotency-Key was used for another request. Use a new key for a new request.",
-                details={"Idempotency-Key": "used with another body within 24 hours"},
-            )
-        case "JOURNAL_FULL":
-            log.error("journal_full")
-            error = TemporarilyUnavailable(
-                "The ledger is behind. Nothing was charged; try again shortly.", retry_after_s=5
-            )
-        case _:
-            raise RuntimeError(f"admit answered {admission.status}")
-    raise error
-
-
-def _insufficient(*, required: int, available: int, held: int) -> InsufficientCredits:
-    in_flight = available + held >= required
-    return InsufficientCredits(
-        f"Insufficient credits. Required: {required}, Available: {max(0, available)}",
-        details={
-            "required": required,
-            "available": max(0, available),
-            "limit_source": "in_flight" if in_flight else "account",
-        },
-    )
-
-
-def _window(admission: counters.Admission) -> RateWindow:
-    return RateWindow(admission.limit, admission.remaining, -(-admission.reset_ms // 1000))
 
 
 def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -> counters.Charge:

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from credits.metering import Hold, RateWindow, Settlement, rate_headers
+from credits.metering import Hold, Settlement
+from credits.rate import RateWindow, rate_headers
 from search.store import Page
 
 JSON = "application/json"

@@ -15,7 +15,9 @@ from django.http import HttpRequest, HttpResponse
 from config.errors import DomainError, NotFound
 from config.middleware import client_address, request_id_of
 from credits import metering
-from credits.metering import Hold, InsufficientCredits, RateWindow, Settlement, Usage, rate_headers
+from credits.metering import Hold, Settlement, Usage
+from credits.rate import RateWindow, rate_headers
+from credits.refusals import InsufficientCredits
 from search.answers import metered_headers, page_response
 from search.pricing import LOOKUP_COST, cost, highest_cost
 from search.query.request import RecordQuery

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from accounts.models import Account, ApiKey, Membership, User
 from accounts.services import set_account_state
-from credits import metering
+from credits import metering, refusals
 from credits.services import TOP_UP_MAX
 from tests.factories import make_account, make_customer
 from tests.operators import client_of, make_member, make_operator, make_staff, page_of, text_of
@@ -188,7 +188,7 @@ def test_revoke_ends_the_key_and_says_so() -> None:
     customer = make_customer(credits=5)
     metering.identify(api_key=customer.api_key, endpoint="credits")
     response = client_of(operator()).post(revoke_page(customer.key_id), {"confirmation": customer.key_id}, follow=True)
-    with pytest.raises(metering.KeyRevoked):
+    with pytest.raises(refusals.KeyRevoked):
         metering.identify(api_key=customer.api_key, endpoint="credits")
     key = ApiKey.objects.get(pk=customer.key_id)
     assert (key.state, key.revoked_by) == ("revoked", operator().email)
@@ -224,7 +224,7 @@ def test_suspend_refuses_the_customers_keys() -> None:
     response = client_of(operator()).post(page_of(customer.account, "suspend"))
     customer.account.refresh_from_db()
     assert (response.status_code, customer.account.state) == (302, "suspended")
-    with pytest.raises(metering.AccountSuspended):
+    with pytest.raises(refusals.AccountSuspended):
         metering.identify(api_key=customer.api_key, endpoint="credits")
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from config.errors import InvalidRequest
 from config.redis import money
-from credits import counters, drain, metering
+from credits import counters, drain, metering, refusals
 from tests.factories import Customer, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -33,7 +33,7 @@ def test_a_replay_that_fails_gives_nothing_back() -> None:
 def test_the_same_key_with_another_body_is_refused() -> None:
     customer = make_customer(credits=10)
     metering.settle(admit(customer), total=3, usage=make_usage())
-    with pytest.raises(metering.IdempotencyMismatch):
+    with pytest.raises(refusals.IdempotencyMismatch):
         admit(customer, body=b'{"limit":1}')
     assert counters.inspect(customer.number).balance == 7
 
@@ -41,7 +41,7 @@ def test_the_same_key_with_another_body_is_refused() -> None:
 def test_another_attempt_in_flight_is_refused() -> None:
     customer = make_customer(credits=10)
     admit(customer)
-    with pytest.raises(metering.IdempotencyInProgress):
+    with pytest.raises(refusals.IdempotencyInProgress):
         admit(customer)
     assert counters.inspect(customer.number).held == 4
 

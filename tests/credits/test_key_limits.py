@@ -10,7 +10,7 @@ from accounts import key_state, services
 from accounts.models import ApiKey
 from config.errors import InvalidRequest
 from config.redis import money
-from credits import counters, drain, loading, metering
+from credits import counters, drain, loading, metering, refusals
 from tests.factories import Customer, make_account, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -29,7 +29,7 @@ def spend(customer: Customer, total: int, *, amount: int | None = None) -> meter
 
 def test_a_key_without_the_scope_is_refused() -> None:
     customer = customer_with(scopes=["account"])
-    with pytest.raises(metering.InsufficientScope) as refused:
+    with pytest.raises(refusals.InsufficientScope) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     assert refused.value.details == {"required": "search"}
     assert metering.identify(api_key=customer.api_key, endpoint="credits").account_number == customer.number
@@ -44,7 +44,7 @@ def test_an_expired_key_is_refused() -> None:
     assert spend(customer, 1).charged == 1
     ApiKey.objects.filter(pk=customer.key_id).update(expires_at=timezone.now(), version=2)
     services.publish_keys_of(customer.account)
-    with pytest.raises(metering.KeyExpired):
+    with pytest.raises(refusals.KeyExpired):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
 
 
@@ -57,7 +57,7 @@ def test_a_key_works_from_its_networks(address: str) -> None:
 @pytest.mark.parametrize("address", ["203.0.113.16", "203.0.112.255", "2001:db8:0:1::", "::1", "", "nonsense"])
 def test_a_key_is_refused_from_elsewhere(address: str) -> None:
     customer = customer_with(networks=["203.0.113.0/28", "2001:db8::/64"])
-    with pytest.raises(metering.AddressNotAllowed):
+    with pytest.raises(refusals.AddressNotAllowed):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1, address=address)
     assert counters.inspect(customer.number).held == 0
 
@@ -66,7 +66,7 @@ def test_the_monthly_cap_counts_what_was_charged_not_what_was_held() -> None:
     customer = customer_with(monthly_cap=10)
     spend(customer, 2, amount=9)
     spend(customer, 8)
-    with pytest.raises(metering.InsufficientCredits) as refused:
+    with pytest.raises(refusals.InsufficientCredits) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     assert refused.value.details == {"required": 1, "available": 0, "limit_source": "key_cap"}
 
@@ -74,7 +74,7 @@ def test_the_monthly_cap_counts_what_was_charged_not_what_was_held() -> None:
 def test_the_monthly_cap_counts_holds_under_way() -> None:
     customer = customer_with(monthly_cap=10)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=9)
-    with pytest.raises(metering.InsufficientCredits):
+    with pytest.raises(refusals.InsufficientCredits):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=2)
     metering.release(hold, usage=make_usage())
     assert spend(customer, 10).charged == 10
@@ -85,7 +85,7 @@ def test_the_monthly_cap_survives_a_loss_of_redis() -> None:
     spend(customer, 8)
     drain.drain_once()
     money().flushall()
-    with pytest.raises(metering.InsufficientCredits):
+    with pytest.raises(refusals.InsufficientCredits):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=3)
     assert spend(customer, 2).charged == 2
 
@@ -111,7 +111,7 @@ def test_a_successor_inherits_every_limit_and_the_cap_counts_on() -> None:
         ["10.0.0.0/8", "203.0.113.7"],
         10,
     )
-    with pytest.raises(metering.InsufficientCredits):
+    with pytest.raises(refusals.InsufficientCredits):
         metering.admit(api_key=issued.api_key, endpoint="query", amount=4, address="10.1.2.3")
     assert metering.admit(api_key=issued.api_key, endpoint="query", amount=3, address="10.1.2.3").amount == 3
 
@@ -126,7 +126,7 @@ def test_a_key_rotated_without_grace_ends_at_once() -> None:
     customer = customer_with()
     metering.identify(api_key=customer.api_key, endpoint="credits")
     services.rotate_key(public_id=customer.key_id, grace=timedelta(0), now=timezone.now())
-    with pytest.raises(metering.KeyExpired):
+    with pytest.raises(refusals.KeyExpired):
         metering.identify(api_key=customer.api_key, endpoint="credits")
 
 
@@ -187,5 +187,5 @@ def test_a_key_hash_is_not_believed_after_a_load() -> None:
     # Revoked in Postgres; Redis has not heard of it, and then the account is loaded again.
     ApiKey.objects.filter(pk=customer.key_id).update(state="revoked", revoked_at=timezone.now(), version=2)
     loading.load_account(customer.number, even_if_usable=True)
-    with pytest.raises(metering.KeyRevoked):
+    with pytest.raises(refusals.KeyRevoked):
         metering.identify(api_key=customer.api_key, endpoint="credits")

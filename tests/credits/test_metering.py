@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts import key_state, keys, services
 from config.errors import TemporarilyUnavailable
 from config.redis import money
-from credits import counters, drain, loading, metering
+from credits import counters, drain, loading, metering, rate, refusals
 from credits.services import top_up
 from tests.factories import make_account, make_customer, make_usage
 from tests.outages import redis_away
@@ -95,7 +95,7 @@ def test_settle_after_release_charges_nothing() -> None:
     customer = make_customer(credits=100)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=11)
     metering.release(hold, usage=make_usage())
-    with pytest.raises(metering.HoldExpired):
+    with pytest.raises(refusals.HoldExpired):
         metering.settle(hold, total=2, usage=make_usage())
     assert counters.inspect(customer.number).balance == 100
 
@@ -117,7 +117,7 @@ def test_settle_after_the_deadline_and_sweep_charges_nothing() -> None:
     money().delete(
         counters._operation_key(customer.number, hold.operation)
     )  # its mark lives no longer than the deadline
-    with pytest.raises(metering.HoldExpired):
+    with pytest.raises(refusals.HoldExpired):
         metering.settle(hold, total=2, usage=make_usage())
     live = counters.inspect(customer.number)
     assert (live.balance, live.held) == (100, 0)
@@ -133,7 +133,7 @@ def test_sweep_before_the_deadline_leaves_the_hold() -> None:
 def test_settle_by_another_attempt_is_refused() -> None:
     customer = make_customer(credits=100)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=11)
-    with pytest.raises(metering.HoldExpired):
+    with pytest.raises(refusals.HoldExpired):
         metering.settle(dataclasses.replace(hold, attempt="other"), total=2, usage=make_usage())
     assert counters.inspect(customer.number).held == 11
 
@@ -150,7 +150,7 @@ def test_admit_of_the_same_attempt_again_holds_once() -> None:
 
 def test_admit_refuses_when_available_is_short() -> None:
     customer = make_customer(credits=10)
-    with pytest.raises(metering.InsufficientCredits) as refused:
+    with pytest.raises(refusals.InsufficientCredits) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=11)
     assert refused.value.message == "Insufficient credits. Required: 11, Available: 10"
     assert refused.value.details == {"required": 11, "available": 10, "limit_source": "account"}
@@ -159,7 +159,7 @@ def test_admit_refuses_when_available_is_short() -> None:
 def test_admit_says_in_flight_when_only_other_holds_stand_in_the_way() -> None:
     customer = make_customer(credits=10)
     metering.admit(api_key=customer.api_key, endpoint="query", amount=8)
-    with pytest.raises(metering.InsufficientCredits) as refused:
+    with pytest.raises(refusals.InsufficientCredits) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=5)
     assert refused.value.details == {"required": 5, "available": 2, "limit_source": "in_flight"}
 
@@ -171,7 +171,7 @@ def test_admit_from_many_threads_never_spends_more_than_there_is() -> None:
     def call(_: int) -> bool:
         try:
             hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
-        except metering.InsufficientCredits:
+        except refusals.InsufficientCredits:
             return False
         metering.settle(hold, total=1, usage=make_usage())
         return True
@@ -184,19 +184,19 @@ def test_admit_from_many_threads_never_spends_more_than_there_is() -> None:
 
 @pytest.mark.parametrize("api_key", [None, ""])
 def test_admit_asks_for_a_missing_key(api_key: str | None) -> None:
-    with pytest.raises(metering.MissingKey):
+    with pytest.raises(refusals.MissingKey):
         metering.admit(api_key=api_key, endpoint="query", amount=1)
 
 
 @pytest.mark.parametrize("api_key", ["demo-key", "mh_live_x_y", "mh_live_" + "0" * 60, "é" * 20, "\x00"])
 def test_admit_refuses_a_malformed_key(api_key: str) -> None:
-    with pytest.raises(metering.KeyRefused) as refused:
+    with pytest.raises(refusals.KeyRefused) as refused:
         metering.admit(api_key=api_key, endpoint="query", amount=1)
     assert refused.value.code == "INVALID_KEY"
 
 
 def test_admit_refuses_a_well_formed_key_nobody_issued() -> None:
-    with pytest.raises(metering.KeyRefused) as refused:
+    with pytest.raises(refusals.KeyRefused) as refused:
         metering.admit(api_key=keys.generate(account_number=make_account().number), endpoint="query", amount=1)
     assert refused.value.code == "INVALID_KEY"
 
@@ -204,7 +204,7 @@ def test_admit_refuses_a_well_formed_key_nobody_issued() -> None:
 def test_admit_refuses_another_secret_under_a_known_id() -> None:
     customer = make_customer(credits=10)
     body = f"mh_live_{customer.key_id}_" + "A" * keys.SECRET_LENGTH
-    with pytest.raises(metering.KeyRefused) as refused:
+    with pytest.raises(refusals.KeyRefused) as refused:
         metering.admit(api_key=body + keys._crc(body), endpoint="query", amount=1)
     assert refused.value.code == "INVALID_KEY"
 
@@ -213,7 +213,7 @@ def test_admit_refuses_a_revoked_key() -> None:
     customer = make_customer(credits=10)
     metering.identify(api_key=customer.api_key, endpoint="credits")
     services.revoke_key(public_id=customer.key_id, now=timezone.now())
-    with pytest.raises(metering.KeyRevoked):
+    with pytest.raises(refusals.KeyRevoked):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
 
 
@@ -221,14 +221,14 @@ def test_admit_refuses_a_revoked_key_after_redis_lost_everything() -> None:
     customer = make_customer(credits=10)
     services.revoke_key(public_id=customer.key_id, now=timezone.now())
     money().flushall()
-    with pytest.raises(metering.KeyRevoked):
+    with pytest.raises(refusals.KeyRevoked):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
 
 
 def test_admit_refuses_a_suspended_account_until_it_is_active_again() -> None:
     customer = make_customer(credits=10)
     services.set_account_state(account=customer.account, state="suspended")
-    with pytest.raises(metering.AccountSuspended):
+    with pytest.raises(refusals.AccountSuspended):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     services.set_account_state(account=customer.account, state="active")
     assert metering.admit(api_key=customer.api_key, endpoint="query", amount=1).available == 9
@@ -237,7 +237,7 @@ def test_admit_refuses_a_suspended_account_until_it_is_active_again() -> None:
 def test_rate_limit_refuses_the_sixth_call_of_five() -> None:
     customer = make_customer(credits=100, rpm=5)
     remaining = [metering.identify(api_key=customer.api_key, endpoint="credits").rate.remaining for _ in range(5)]
-    with pytest.raises(metering.RateLimited) as refused:
+    with pytest.raises(refusals.RateLimited) as refused:
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
     assert remaining == [4, 3, 2, 1, 0]
     assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
@@ -249,7 +249,7 @@ def test_rate_limit_of_a_key_without_its_own_follows_the_setting() -> None:
     with override_settings(RATE_LIMIT_RPM=2):
         metering.identify(api_key=customer.api_key, endpoint="credits")
         metering.identify(api_key=customer.api_key, endpoint="credits")
-        with pytest.raises(metering.RateLimited):
+        with pytest.raises(refusals.RateLimited):
             metering.identify(api_key=customer.api_key, endpoint="credits")
 
 
@@ -261,13 +261,13 @@ def test_rate_limit_slides_call_by_call() -> None:
     window = key_state.rate_key(customer.key_id, customer.number)
     money().lset(window, -1, str(int(money().lindex(window, -1) or 0) - 60_001))
     assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.remaining == 0
-    with pytest.raises(metering.RateLimited):
+    with pytest.raises(refusals.RateLimited):
         metering.identify(api_key=customer.api_key, endpoint="credits")
 
 
 def test_an_unaffordable_call_counts_once_in_the_window() -> None:
     customer = make_customer(credits=1, rpm=10)
-    with pytest.raises(metering.InsufficientCredits):
+    with pytest.raises(refusals.InsufficientCredits):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=2)
     assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.remaining == 8
 
@@ -282,7 +282,7 @@ def test_admit_is_refused_while_the_journal_is_full() -> None:
 
 def test_rate_headers_carry_the_common_and_the_ietf_form() -> None:
     before = int(time.time())
-    headers = metering.rate_headers(metering.RateWindow(limit=60, remaining=59, reset_s=60))
+    headers = rate.rate_headers(rate.RateWindow(limit=60, remaining=59, reset_s=60))
     assert before + 60 <= int(headers.pop("X-RateLimit-Reset")) <= int(time.time()) + 60
     assert headers == {
         "X-RateLimit-Limit": "60",
@@ -325,6 +325,6 @@ def test_a_revocation_that_redis_missed_is_told_by_the_drain() -> None:
     with redis_away():
         assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is True
     drain.drain_once()
-    with pytest.raises(metering.KeyRevoked):
+    with pytest.raises(refusals.KeyRevoked):
         metering.identify(api_key=customer.api_key, endpoint="credits")
     assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is False

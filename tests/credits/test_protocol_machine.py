@@ -22,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from accounts.models import Account
 from config.errors import InvalidRequest
 from config.redis import PARTITIONS, money
-from credits import counters, decreases, drain, ledger, loading, metering, services, usage, verify
+from credits import counters, decreases, drain, ledger, loading, metering, refusals, services, usage, verify
 from credits.models import CreditGrant, Decrease
 from tests.factories import Customer, make_customer, make_usage
 
@@ -65,7 +65,7 @@ class Protocol(RuleBasedStateMachine):
     def admit(self, amount: int) -> Any:
         try:
             hold = metering.admit(api_key=self.customer.api_key, endpoint="query", amount=amount)
-        except metering.InsufficientCredits:
+        except refusals.InsufficientCredits:
             return multiple()
         self.told[hold.operation] = Told()
         return hold
@@ -121,7 +121,7 @@ class Protocol(RuleBasedStateMachine):
     def _settle(self, hold: metering.Hold, total: int, *, final: bool) -> None:
         try:
             settlement = metering.settle(hold, total=total, usage=make_usage() if final else None, final=final)
-        except (metering.HoldExpired, metering.InsufficientCredits):
+        except (refusals.HoldExpired, refusals.InsufficientCredits):
             return
         told = self.told[hold.operation]
         told.total = max(told.total, settlement.charged)
