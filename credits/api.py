@@ -30,7 +30,7 @@ class InvalidAdminSecret(DomainError):
     code = "INVALID_ADMIN_SECRET"
 
 
-def _validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
+def validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
     """The serializer's values; raises `InvalidRequest` with one reason a field, unknown fields included."""
     data = serializer.initial_data
     if not isinstance(data, dict) and not hasattr(data, "keys"):
@@ -74,7 +74,7 @@ class CreditsView(APIView):
         auth=API_KEY,
     )
     def get(self, request: Request) -> Response:
-        caller = _identify(request, "credits")
+        caller = identify(request, "credits")
         found = selectors.credits_of(account_number=caller.account_number, now=timezone.now())
         data = {
             "balance": found.available,
@@ -82,7 +82,7 @@ class CreditsView(APIView):
             "ledger_balance": found.ledger,
             "grants": GrantAnswer(found.grants, many=True).data,
         }
-        return Response({"status": "success", "data": data}, headers=_free(caller, found.available))
+        return Response({"status": "success", "data": data}, headers=free_headers(caller, found.available))
 
 
 class UsageQuery(serializers.Serializer[Any]):
@@ -117,8 +117,8 @@ class UsageView(APIView):
         auth=API_KEY,
     )
     def get(self, request: Request) -> Response:
-        caller = _identify(request, "usage")
-        query = _validated(UsageQuery(data=request.query_params))
+        caller = identify(request, "usage")
+        query = validated(UsageQuery(data=request.query_params))
         until = query.get("to") or timezone.now().date()
         since = query.get("from") or until - timedelta(days=USAGE_DAYS_DEFAULT - 1)
         if not timedelta(0) <= until - since < timedelta(days=USAGE_DAYS_MAX):
@@ -141,10 +141,11 @@ class UsageView(APIView):
             "groups": report.groups,
             "requests": report.history,
         }
-        return Response({"status": "success", "data": data}, headers=_free(caller, None))
+        return Response({"status": "success", "data": data}, headers=free_headers(caller, None))
 
 
-def _identify(request: Request, endpoint: str) -> metering.Caller:
+def identify(request: Request, endpoint: str) -> metering.Caller:
+    """Who calls a free endpoint, named as `metering.SCOPES` has it. Raises what `metering.identify` raises."""
     return metering.identify(
         api_key=request.headers.get("X-API-Key"),
         endpoint=endpoint,
@@ -152,7 +153,8 @@ def _identify(request: Request, endpoint: str) -> metering.Caller:
     )
 
 
-def _free(caller: metering.Caller, remaining: int | None) -> dict[str, str]:
+def free_headers(caller: metering.Caller, remaining: int | None) -> dict[str, str]:
+    """The headers of an answer that cost nothing; `remaining` is what the account can spend, None where it is not known."""
     headers = {"X-Credits-Used": "0", **rate.rate_headers(caller.rate)}
     return headers if remaining is None else {**headers, "X-Credits-Remaining": str(remaining)}
 
@@ -218,7 +220,7 @@ class TopUpView(AdminSecretView):
         auth=ADMIN_SECRET,
     )
     def post(self, request: Request) -> Response:
-        body = _validated(TopUpBody(data=request.data))
+        body = validated(TopUpBody(data=request.data))
         key = request.headers.get("Idempotency-Key", "").strip()
         if len(key) > metering.IDEMPOTENCY_KEY_LENGTH_MAX:
             raise InvalidRequest(
@@ -265,7 +267,7 @@ class SyncCreditsView(AdminSecretView):
         auth=ADMIN_SECRET,
     )
     def post(self, request: Request) -> Response:
-        body = _validated(SyncBody(data=request.data))
+        body = validated(SyncBody(data=request.data))
         result = verify.verify(now=timezone.now(), repair=body["repair"])
         return Response(
             {
