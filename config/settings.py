@@ -57,7 +57,13 @@ SILENCED_SYSTEM_CHECKS = [
     "django_ratelimit.W001"
 ]  # django-redis increments atomically; the check knows only Django's own
 
+# --- Background work: config.celery has the rest ----------------------------------------------------------------------
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="redis://127.0.0.1:6379/2")
+CELERY_WORKER_CONCURRENCY: int = env.int("WORKER_PROCESSES", default=1)
+# What beat starts with. `expire_seconds`: a run that found no worker until the next one is due is dropped, so nothing piles up.
+CELERY_BEAT_SCHEDULE: dict[str, Any] = {
+    "verify-ledger": {"task": "credits.verify_ledger", "schedule": 600, "options": {"expire_seconds": 600}},
+}
 
 # --- Metering: durations keep query deadline < hold < worker timeout -------------------------------------------------
 RATE_LIMIT_RPM: int = env.int("RATE_LIMIT_RPM", default=60)
@@ -85,6 +91,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_celery_beat",
     "config",
     "accounts",
     "credits",

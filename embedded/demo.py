@@ -110,7 +110,7 @@ def _watch(stack: Stack, product: Product) -> NoReturn:
             raise KeyboardInterrupt
         engines = stack.revive()
         if product.start(dies_with_parent=True) or engines:
-            _say(f"A process had ended ({', '.join(engines) or 'web or drain'}); it runs again.")
+            _say(f"A process had ended ({', '.join(engines) or 'web, drain, worker or beat'}); it runs again.")
 
 
 def _parent_catches_interrupt() -> bool:
@@ -172,7 +172,7 @@ def _start_engines(stack: Stack, cleanup: ExitStack, *, dies_with_parent: bool) 
 
 
 def _bring_up(stack: Stack, product: Product, *, dies_with_parent: bool) -> bool:
-    """Schemas, web and drain, and what the demo needs in them; True when a process was started."""
+    """Schemas, processes, and what the demo needs in them; True when a process was started."""
     processes_were_up = product.is_running()
     if not processes_were_up:
         _say("Bringing the schemas up to date …")

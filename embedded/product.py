@@ -1,4 +1,4 @@
-"""The product's own processes on top of the engines: the web server and the drain, and its management commands."""
+"""The product's own processes on top of the engines (web, drain, worker, beat), and its management commands."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Product:
-    """Web server and drain of one checkout; `port` 0 means the last one, the default or a free one."""
+    """Web server, drain, worker and beat of one checkout; `port` 0 means the last one, the default or a free one."""
 
     def __init__(self, stack: Stack, *, port: int = 0) -> None:
         self._stack = stack
@@ -80,6 +80,21 @@ class Product:
         manage = str(self._stack.root / "manage.py")
         return self._program("drain", [sys.executable, manage, "drain"], marker=f"{manage} drain")
 
+    @property
+    def worker(self) -> Program:
+        """The process that runs background tasks."""
+        return self._celery("worker", "--without-gossip", "--without-mingle", "--without-heartbeat")
+
+    @property
+    def beat(self) -> Program:
+        """The process that queues the tasks that are due."""
+        return self._celery("beat", "--pidfile=")
+
+    def _celery(self, name: str, *options: str) -> Program:
+        folder = str(self._stack.root)
+        argv = [sys.executable, "-m", "celery", "--app", "config.celery", "--workdir", folder, name, *options]
+        return self._program(name, argv, marker=f"--workdir {folder} {name}")
+
     def _program(self, name: str, argv: list[str], *, marker: str) -> Program:
         return Program(
             name=name,
@@ -106,11 +121,17 @@ class Product:
             started = True
             processes.wait_until(self.is_healthy, self.web, process, timeout_s=START_TIMEOUT_S)
             self._stack.remember({"BASE_URL": self.base_url})
-        if self._is_outdated(self.drain):
-            processes.stop(self.drain)
-            processes.start(self.drain, dies_with_parent=dies_with_parent)
-            started = True
+        for program in self._behind_the_web:
+            if self._is_outdated(program):
+                processes.stop(program)
+                processes.start(program, dies_with_parent=dies_with_parent)
+                started = True
         return started
+
+    @property
+    def _behind_the_web(self) -> list[Program]:
+        """The processes that nobody has to wait for at the start."""
+        return [self.drain, self.worker, self.beat]
 
     def check_port(self) -> None:
         """Raise PortBusyError when the port that the user asked for is taken, by another than this web server."""
@@ -146,9 +167,9 @@ class Product:
         return {*listed, *environment.ENGINE_URLS}
 
     def stop(self) -> None:
-        """Stop the web server and the drain."""
-        processes.stop(self.web)
-        processes.stop(self.drain)
+        """Stop the web server, then what works behind it."""
+        for program in [self.web, *self._behind_the_web]:
+            processes.stop(program)
 
     def status(self) -> dict[str, str]:
         """For each process: healthy or running, not answering, or stopped."""
@@ -159,7 +180,9 @@ class Product:
             else f"healthy at {self.base_url}"
             if self.is_healthy()
             else "not answering",
-            "drain": "stopped" if processes.recorded(self.drain) is None else "running",
+        } | {
+            program.name: "stopped" if processes.recorded(program) is None else "running"
+            for program in self._behind_the_web
         }
 
     def is_running(self) -> bool:

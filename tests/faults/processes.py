@@ -86,17 +86,47 @@ class Web(ServerProcess):
                 time.sleep(0.1)
 
 
-class Drain(ServerProcess):
-    """A drain process, at work when the constructor returns."""
+class LoggedProcess(ServerProcess):
+    """A process that is at work, by what it logs, when the constructor returns."""
 
-    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
-        with tempfile.NamedTemporaryFile(prefix="mh-drain-") as log:
-            super().__init__(
-                "manage.py", "drain", environment={**(environment or {}), "LOG_LEVEL": "INFO"}, stderr=log.fileno()
-            )
+    def __init__(self, *command: str, says: str, environment: dict[str, str] | None = None) -> None:
+        with tempfile.NamedTemporaryFile(prefix="mh-process-") as log:
+            super().__init__(*command, environment={**(environment or {}), "LOG_LEVEL": "INFO"}, stderr=log.fileno())
             deadline = time.monotonic() + START_TIMEOUT_S
-            while b"drain_started" not in Path(log.name).read_bytes():
+            while says.encode() not in Path(log.name).read_bytes():
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     self.close()
                     raise TimeoutError(Path(log.name).read_text())
                 time.sleep(0.05)
+
+
+class Drain(LoggedProcess):
+    """A drain process."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        super().__init__("manage.py", "drain", says="drain_started", environment=environment)
+
+
+class Worker(LoggedProcess):
+    """A process that runs background tasks."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        super().__init__(
+            "celery", "--quiet", "--app=config.celery", "worker", *quiet, says=" ready.", environment=environment
+        )
+
+
+class Beat(LoggedProcess):
+    """The process that queues what is due."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        super().__init__(
+            "celery",
+            "--quiet",
+            "--app=config.celery",
+            "beat",
+            "--pidfile=",
+            says="beat: Starting",
+            environment=environment,
+        )
