@@ -12,8 +12,13 @@ from search.store import Page
 JSON = "application/json"
 
 
-def page_response(page: Page, *, page_number: int | None, hold: Hold, settlement: Settlement) -> HttpResponse:
-    """`{"status", "data", "metadata"}` with the rows spliced in as they came from the store."""
+def page_response(
+    page: Page, *, page_number: int | None, limit: int | None = None, hold: Hold, settlement: Settlement
+) -> HttpResponse:
+    """`{"status", "data", "metadata"}` with the rows spliced in as they came from the store.
+
+    `limit` is told where `max_credits` may have lowered it: the client pages on with it.
+    """
     metadata = json.dumps(
         {
             "total_records": page.total,
@@ -23,6 +28,7 @@ def page_response(page: Page, *, page_number: int | None, hold: Hold, settlement
             "credits_remaining": settlement.available,
             "query_time_ms": page.elapsed_ms,
             "next_cursor": None,
+            **({} if limit is None else {"limit": limit}),
         },
         separators=(",", ":"),
     )

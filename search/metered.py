@@ -105,11 +105,15 @@ def held(call: Call, *, amount: int) -> Iterator[Hold]:
 
 
 def answer_query(call: Call, query: RecordQuery) -> HttpResponse:
-    """Runs `query` and charges `1 + returned // 100`. Raises what admit, the store and settle raise."""
+    """Runs `query` and charges `1 + returned // 100`, never above its `max_credits`.
+
+    Raises what admit, the store and settle raise.
+    """
     with held(call, amount=highest_cost(query.limit)) as hold:
         page = fetch_page(query, query_id=hold.operation)
         settlement = _charge(call, hold, page, total=cost(page.returned))
-    return page_response(page, page_number=query.page, hold=hold, settlement=settlement)
+    limit = None if query.max_credits is None else query.limit
+    return page_response(page, page_number=query.page, limit=limit, hold=hold, settlement=settlement)
 
 
 def answer_person(call: Call, person_id: str) -> HttpResponse:

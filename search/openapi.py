@@ -42,6 +42,10 @@ def _filter(field: Field) -> Schema:
     return {"oneOf": [one, some, named], "description": field.description}
 
 
+_MAX_CREDITS_TEXT = (
+    "The most that this request may cost. Where `limit` could cost more, it is lowered to the records that so many credits "
+    "always pay for, `100 * max_credits - 1`; no more than they cost is held, and never more charged."
+)
 _RECORD: Schema = {
     "type": "object",
     "description": "The fields that were asked for, in that order.",
@@ -66,6 +70,10 @@ _PAGE: Schema = {
                 "credits_remaining": {"type": "integer"},
                 "query_time_ms": {"type": "integer"},
                 "next_cursor": {"type": ["string", "null"]},
+                "limit": {
+                    "type": "integer",
+                    "description": "With `max_credits` alone: the `limit` that was kept to. Page on with it.",
+                },
             },
         },
     },
@@ -99,6 +107,12 @@ _QUERY: Schema = {
             "oneOf": [_SORT, {"type": "array", "items": _SORT, "minItems": 1, "maxItems": limits.SORT_FIELDS_MAX}]
         },
         "include_total": {"type": "boolean", "default": True},
+        "max_credits": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": limits.MAX_CREDITS_MAX,
+            "description": _MAX_CREDITS_TEXT,
+        },
     },
 }
 
@@ -152,6 +166,11 @@ def _whole(name: str, lowest: int, highest: int, default: int, text: str) -> Ope
     return OpenApiParameter(name, schema, description=text)
 
 
+_MAX_CREDITS = OpenApiParameter(
+    "max_credits",
+    {"type": "integer", "minimum": 1, "maximum": limits.MAX_CREDITS_MAX},
+    description=_MAX_CREDITS_TEXT,
+)
 _Q = OpenApiParameter(
     "q",
     {"type": "string", "minLength": 1, "maxLength": limits.WORDS_CHARACTERS_MAX},
@@ -187,6 +206,7 @@ search = extend_schema(
         _whole("limit", 1, limits.LIMIT_MAX, limits.SEARCH_LIMIT_DEFAULT, "Most records to return."),
         _whole("offset", 0, limits.OFFSET_MAX, 0, "Records to skip."),
         OpenApiParameter("include_total", bool, description="false leaves the total out, which is faster."),
+        _MAX_CREDITS,
         _IDEMPOTENCY_KEY,
     ],
     responses={200: _page("Records that match.", [_PERSON], total=1, returned=1, used=1)},
@@ -210,6 +230,11 @@ person = extend_schema(
             OpenApiParameter.PATH,
             examples=[OpenApiExample("A source's id", value="54a4f3f67468693b8cd7b470")],
         ),
+        OpenApiParameter(
+            "max_credits",
+            {"type": "integer", "minimum": 1, "maximum": limits.MAX_CREDITS_MAX},
+            description="The most that this request may cost; a lookup never costs more than 1.",
+        ),
         _IDEMPOTENCY_KEY,
     ],
     responses={200: _page("The person.", [_PERSON], total=1, returned=1, used=1)},
@@ -230,6 +255,7 @@ download = extend_schema(
     parameters=[
         _Q,
         _whole("limit", 1, limits.DOWNLOAD_LIMIT_MAX, limits.DOWNLOAD_LIMIT_DEFAULT, "Most rows to deliver."),
+        _MAX_CREDITS,
         _IDEMPOTENCY_KEY,
     ],
     responses={(200, "text/csv"): OpenApiResponse({"type": "string"}, "A header line, then one line a record.")},

@@ -13,6 +13,13 @@ def cost(returned: int) -> int:
     return BASE_CREDITS + returned // RECORDS_PER_CREDIT
 
 
+def affordable(price: int) -> int:
+    """The most records that a request may return and never cost more than `price` (at least 1): `100 * price - 1`."""
+    if price < BASE_CREDITS:
+        raise ValueError(f"a request costs at least {BASE_CREDITS}, got {price}")
+    return RECORDS_PER_CREDIT * (price - BASE_CREDITS + 1) - 1
+
+
 def highest_cost(limit: int) -> int:
     """The most credits that a request for at most `limit` records can cost: what is held before it runs."""
     return cost(limit)

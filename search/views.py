@@ -17,7 +17,7 @@ from search.downloads import answer_download
 from search.metered import Call, answer_person, answer_query, identify, reading
 from search.query.body import BODY_BYTES_MAX, PayloadTooLarge, read_object
 from search.query.fields import FIELDS
-from search.query.request import parse_person_id, parse_query, parse_search
+from search.query.request import parse_person, parse_query, parse_search
 
 
 class QueryView(APIView):
@@ -59,8 +59,8 @@ class PersonView(APIView):
     def get(self, request: Request, person_id: str) -> HttpResponse:
         call = Call.of(_plain(request), "person")
         with reading(call):
-            wanted = parse_person_id(person_id)
-        call.note({"id": wanted})
+            wanted, max_credits = parse_person(person_id, _parameters(_plain(request)))
+        call.note({"id": wanted} if max_credits is None else {"id": wanted, "max_credits": max_credits})
         return answer_person(call, wanted)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from search.pricing import affordable
 from search.query import values
 from search.query.fields import (
     DEFAULT_FIELDS,
@@ -34,13 +35,13 @@ WORDS_CHARACTERS_MAX = 256
 WORDS_MAX = 16
 METADATA_PATH_CHARACTERS_MAX = 200
 PERSON_ID_CHARACTERS_MAX = 256
+MAX_CREDITS_MAX = 1_000_000_000
 
-QUERY_KEYS = ("filters", "fields", "limit", "offset", "sort", "include_total")
+QUERY_KEYS = ("filters", "fields", "limit", "offset", "sort", "include_total", "max_credits")
 Value = TypeVar("Value", str, str | float)
 
 PLANNED_KEYS = {
     "cursor": "is not available yet; page with offset and limit",
-    "max_credits": "is not available yet; leave it out: a request costs at most 1 + limit // 100 credits",
 }
 
 
@@ -69,7 +70,10 @@ class SortKey:
 
 @dataclass(frozen=True, slots=True)
 class RecordQuery:
-    """A validated request for records. Without `sort`, records come in the table's own order."""
+    """A validated request for records. Without `sort`, records come in the table's own order.
+
+    `max_credits`, where it is given, has lowered `limit` to what it pays for already.
+    """
 
     conditions: tuple[Condition | MetadataCondition, ...] = ()
     words: tuple[str, ...] = ()
@@ -78,6 +82,7 @@ class RecordQuery:
     limit: int = LIMIT_DEFAULT
     offset: int = 0
     include_total: bool = True
+    max_credits: int | None = None
 
     @property
     def page(self) -> int:
@@ -93,13 +98,16 @@ def parse_query(document: dict[str, Any]) -> RecordQuery:
             problems.add(key, PLANNED_KEYS[key])
         elif key not in QUERY_KEYS:
             problems.add(key, unknown(key, QUERY_KEYS, what="field"))
+    max_credits = _max_credits(document.get("max_credits"), problems)
+    limit = _whole(document.get("limit", LIMIT_DEFAULT), "limit", 1, LIMIT_MAX, problems)
     query = RecordQuery(
         conditions=_filters(document.get("filters"), problems),
         fields=_fields(document.get("fields"), problems),
         sort=_sort(document.get("sort"), problems),
-        limit=_whole(document.get("limit", LIMIT_DEFAULT), "limit", 1, LIMIT_MAX, problems),
+        limit=_paid_for(limit, max_credits),
         offset=_whole(document.get("offset", 0), "offset", 0, OFFSET_MAX, problems),
         include_total=_boolean(document.get("include_total", True), "include_total", problems),
+        max_credits=max_credits,
     )
     problems.raise_any()
     return query
@@ -108,33 +116,52 @@ def parse_query(document: dict[str, Any]) -> RecordQuery:
 def parse_search(parameters: dict[str, list[str]], *, download: bool = False) -> RecordQuery:
     """The query in the parameters of `GET /search` or `/download`; raises InvalidRequest with a reason for each."""
     problems = Problems()
-    allowed = ("q", "limit") if download else ("q", "limit", "offset", "include_total")
-    for key, given in parameters.items():
-        if key not in allowed:
-            problems.add(key, unknown(key, allowed, what="parameter"))
-        elif len(given) > 1:
-            problems.add(key, "is given more than once")
-    first = {key: given[0] for key, given in parameters.items() if given}
+    allowed = ("q", "limit", "max_credits") if download else ("q", "limit", "offset", "include_total", "max_credits")
+    first = _first(parameters, allowed, problems)
     default, highest = (DOWNLOAD_LIMIT_DEFAULT, DOWNLOAD_LIMIT_MAX) if download else (SEARCH_LIMIT_DEFAULT, LIMIT_MAX)
+    max_credits = _max_credits(_digits(first.get("max_credits"), None), problems)
     query = RecordQuery(
         words=_words(first.get("q"), problems),
-        limit=_whole(_digits(first.get("limit"), default), "limit", 1, highest, problems),
+        limit=_paid_for(_whole(_digits(first.get("limit"), default), "limit", 1, highest, problems), max_credits),
         offset=_whole(_digits(first.get("offset"), 0), "offset", 0, OFFSET_MAX, problems),
         include_total=_boolean(_flag(first.get("include_total")), "include_total", problems),
+        max_credits=max_credits,
     )
     problems.raise_any()
     return query
 
 
-def parse_person_id(given: str) -> str:
-    """The id in `GET /person/{id}`: a record's UUID or its source's own id, case-sensitive; raises InvalidRequest."""
+def parse_person(given: str, parameters: dict[str, list[str]]) -> tuple[str, int | None]:
+    """(id, max_credits) of `GET /person/{id}`: a record's UUID or its source's own id, case-sensitive, and what it may
+    cost. Raises InvalidRequest."""
     problems = Problems()
+    first = _first(parameters, ("max_credits",), problems)
+    max_credits = _max_credits(_digits(first.get("max_credits"), None), problems)
     try:
         values.text_of(given, characters_max=PERSON_ID_CHARACTERS_MAX)
     except Refused as refusal:
         problems.add("id", str(refusal))
     problems.raise_any()
-    return given
+    return given, max_credits
+
+
+def _first(parameters: dict[str, list[str]], allowed: tuple[str, ...], problems: Problems) -> dict[str, str]:
+    """The one value of each parameter; unknown and repeated ones are noted."""
+    for key, given in parameters.items():
+        if key not in allowed:
+            problems.add(key, unknown(key, allowed, what="parameter"))
+        elif len(given) > 1:
+            problems.add(key, "is given more than once")
+    return {key: given[0] for key, given in parameters.items() if given}
+
+
+def _max_credits(given: Any, problems: Problems) -> int | None:
+    return None if given is None else _whole(given, "max_credits", 1, MAX_CREDITS_MAX, problems)
+
+
+def _paid_for(limit: int, max_credits: int | None) -> int:
+    """As many of `limit` records as never cost more than `max_credits`."""
+    return limit if max_credits is None else min(limit, affordable(max_credits))
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -159,7 +186,7 @@ def _words(given: str | None, problems: Problems) -> tuple[str, ...]:
     return words
 
 
-def _digits(given: str | None, default: int) -> Any:
+def _digits(given: str | None, default: int | None) -> Any:
     if given is None:
         return default
     return int(given) if re.fullmatch(r"-?[0-9]{1,12}", given) else given

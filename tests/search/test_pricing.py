@@ -1,6 +1,6 @@
 import pytest
 
-from search.pricing import LOOKUP_COST, cost, highest_cost
+from search.pricing import LOOKUP_COST, affordable, cost, highest_cost
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,16 @@ def test_cost_refuses_a_negative_number_of_records() -> None:
 
 def test_highest_cost_is_the_cost_of_a_full_page() -> None:
     assert highest_cost(100) == 2
+
+
+@pytest.mark.parametrize("credits", [1, 2, 11, 10_001])
+def test_affordable_is_the_most_that_never_costs_more(credits: int) -> None:
+    assert (cost(affordable(credits)), cost(affordable(credits) + 1)) == (credits, credits + 1)
+
+
+def test_affordable_refuses_less_than_any_request_costs() -> None:
+    with pytest.raises(ValueError, match="costs at least 1, got 0"):
+        affordable(0)
 
 
 def test_a_lookup_costs_one() -> None:

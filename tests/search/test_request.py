@@ -6,9 +6,9 @@ import pytest
 
 from config.errors import InvalidRequest
 from search.query.fields import DEFAULT_FIELDS, FIELDS, FILTERABLE, SORTABLE
-from search.query.request import parse_person_id, parse_query, parse_search, words_of
+from search.query.request import parse_person, parse_query, parse_search, words_of
 
-KEYS = "filters, fields, limit, offset, sort, include_total"
+KEYS = "filters, fields, limit, offset, sort, include_total, max_credits"
 FILTER_NAMES = ", ".join((*FILTERABLE, "metadata.<path>"))
 
 
@@ -25,10 +25,11 @@ def reasons(document: dict[str, Any]) -> dict[str, str]:
         ({"filtres": {}}, {"filtres": f'unknown field "filtres"; did you mean "filters"? Allowed: {KEYS}'}),
         ({"zzz": {}}, {"zzz": f'unknown field "zzz"; allowed: {KEYS}'}),
         ({"cursor": "x"}, {"cursor": "is not available yet; page with offset and limit"}),
-        (
-            {"max_credits": 3},
-            {"max_credits": "is not available yet; leave it out: a request costs at most 1 + limit // 100 credits"},
-        ),
+        ({"max_credits": 0}, {"max_credits": "must be from 1 to 1,000,000,000"}),
+        ({"max_credits": -3}, {"max_credits": "must be from 1 to 1,000,000,000"}),
+        ({"max_credits": "3"}, {"max_credits": "must be a whole number from 1 to 1,000,000,000"}),
+        ({"max_credits": 1.5}, {"max_credits": "must be a whole number from 1 to 1,000,000,000"}),
+        ({"max_credits": True}, {"max_credits": "must be a whole number from 1 to 1,000,000,000"}),
         ({"limit": 0}, {"limit": "must be from 1 to 10,000"}),
         ({"limit": 10_001}, {"limit": "must be from 1 to 10,000"}),
         ({"limit": True}, {"limit": "must be a whole number from 1 to 10,000"}),
@@ -202,7 +203,9 @@ def test_page_counts_from_one(offset: int, page: int) -> None:
         ({"q": ["a"], "include_total": ["maybe"]}, {"include_total": "must be true or false"}),
         (
             {"q": ["a"], "limt": ["5"]},
-            {"limt": 'unknown parameter "limt"; did you mean "limit"? Allowed: q, limit, offset, include_total'},
+            {
+                "limt": 'unknown parameter "limt"; did you mean "limit"? Allowed: q, limit, offset, include_total, max_credits'
+            },
         ),
     ],
 )
@@ -246,8 +249,33 @@ def test_words_of_cuts_as_the_text_index_does(text: str, words: tuple[str, ...])
     assert words_of(text) == words
 
 
-def test_parse_person_id_keeps_case() -> None:
-    assert parse_person_id("AbC/d e") == "AbC/d e"
+@pytest.mark.parametrize(
+    ("asked", "max_credits", "limit"),
+    [(1_000, 5, 499), (499, 5, 499), (500, 5, 499), (100, 1, 99), (10, 1, 10), (10_000, 1_000_000_000, 10_000)],
+)
+def test_max_credits_lowers_the_limit_to_what_it_pays_for(asked: int, max_credits: int, limit: int) -> None:
+    assert parse_query({"limit": asked, "max_credits": max_credits}).limit == limit
+    search = parse_search({"q": ["Acme"], "limit": [str(asked)], "max_credits": [str(max_credits)]})
+    assert search.limit == limit
+
+
+def test_max_credits_lowers_the_limit_of_a_download() -> None:
+    assert parse_search({"q": ["Acme"], "max_credits": ["3"]}, download=True).limit == 299
+
+
+def test_parse_person_keeps_case() -> None:
+    assert parse_person("AbC/d e", {}) == ("AbC/d e", None)
+
+
+def test_parse_person_reads_max_credits() -> None:
+    assert parse_person("a", {"max_credits": ["7"]}) == ("a", 7)
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "x", ""])
+def test_parse_person_refuses_max_credits_below_one(given: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_person("a", {"max_credits": [given]})
+    assert list(caught.value.details) == ["max_credits"]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +285,7 @@ def test_parse_person_id_keeps_case() -> None:
         ("a\0", "must not contain the NUL character"),
     ],
 )
-def test_parse_person_id_refuses_with_this_reason(given: str, reason: str) -> None:
+def test_parse_person_refuses_with_this_reason(given: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        parse_person_id(given)
+        parse_person(given, {})
     assert caught.value.details == {"id": reason}
