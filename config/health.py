@@ -11,7 +11,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 
 from config.clickhouse.client import reader
-from config.redis import money
+from config.redis import route
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,8 @@ def _postgres() -> None:
 
 
 def _redis() -> None:
-    money().ping()
+    for master in route().masters().values():
+        master.ping()
 
 
 def _clickhouse() -> None:

@@ -30,6 +30,7 @@ DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL: str = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+REDIS_CLUSTER: bool = env.bool("REDIS_CLUSTER", default=False)
 CACHE_URL: str = env.str("CACHE_URL", default="redis://127.0.0.1:6379/1")
 CLICKHOUSE_URL: str = env.str("CLICKHOUSE_URL", default="http://default:@127.0.0.1:8123/meterhouse")
 CLICKHOUSE_READER_URL: str = env.str("CLICKHOUSE_READER_URL", default="")

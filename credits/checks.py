@@ -6,13 +6,14 @@ They ask the running stores, so they run at deployment alone. A store that canno
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own name
 from django.db import OperationalError, connection
 
 from config.clickhouse.client import READ_GRACE_S, StoreUnavailable, reader
-from config.redis import RedisUnavailable, money
+from config.redis import RedisUnavailable, route
 from credits.models import CreditTransaction, GrantDraw, SetAside
 
 READER_LIMITS = ("max_execution_time", "max_memory_usage", "max_result_rows")
@@ -35,7 +36,15 @@ def check_durations(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 @register("credits", deploy=True)
 def check_redis_urls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """The Redis that holds money is not the cache's, which may evict or be flushed."""
-    if settings.REDIS_URL == settings.CACHE_URL:
+    if "," in settings.REDIS_URL and not settings.REDIS_CLUSTER:
+        return [
+            Error(
+                "REDIS_URL names several servers, and REDIS_CLUSTER is not set.",
+                hint="Set REDIS_CLUSTER=true for a Redis Cluster, or name one server.",
+                id="credits.E004",
+            )
+        ]
+    if settings.CACHE_URL in settings.REDIS_URL.split(","):
         return [
             Error(
                 "REDIS_URL and CACHE_URL are the same database.",
@@ -43,7 +52,7 @@ def check_redis_urls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
                 id="credits.E002",
             )
         ]
-    if urlsplit(settings.REDIS_URL).netloc == urlsplit(settings.CACHE_URL).netloc:
+    if urlsplit(settings.CACHE_URL).netloc in [urlsplit(url).netloc for url in settings.REDIS_URL.split(",")]:
         return [
             Warning(
                 "REDIS_URL and CACHE_URL are on the same server.",
@@ -56,17 +65,34 @@ def check_redis_urls(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register("credits", deploy=True)
 def check_redis(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """The money's Redis keeps what it is told: never evicting, append-only file on, a master."""
+    """Each server of the money's Redis keeps what it is told: never evicting, append-only file on, a master.
+
+    On a cluster the replicas are asked too: each may be a master tomorrow.
+    """
+    found: list[CheckMessage] = []
     try:
-        config: dict[str | None, str | None] = money().config_get("*")
-        role = money().info("replication")["role"]
+        masters, replicas = route().masters(), route().replicas()
+        for place, server in masters.items():
+            found += _durability(place, server.config_get("*"))
+            if server.info("replication")["role"] not in ("master", b"master"):
+                found.append(
+                    Error(f"REDIS_URL leads to a replica: {place}.", hint="Point it to the master.", id="credits.E013")
+                )
+        for place, server in replicas.items():
+            found += _durability(place, server.config_get("*"))
+        if settings.REDIS_CLUSTER:
+            found += _cluster_messages(masters)
     except RedisUnavailable as error:
-        return [_unasked("Redis", error, "credits.E010")]
+        found.append(_unasked("Redis", error, "credits.E010"))
+    return found
+
+
+def _durability(place: str, config: "dict[str | None, str | None]") -> list[CheckMessage]:
     found: list[CheckMessage] = []
     if config.get("maxmemory-policy") != "noeviction":
         found.append(
             Error(
-                f"Redis evicts: maxmemory-policy is {config.get('maxmemory-policy')}.",
+                f"Redis at {place} evicts: maxmemory-policy is {config.get('maxmemory-policy')}.",
                 hint="Set maxmemory-policy noeviction: an evicted key is a lost balance.",
                 id="credits.E011",
             )
@@ -74,21 +100,43 @@ def check_redis(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if config.get("appendonly") != "yes":
         found.append(
             Error(
-                "Redis keeps no append-only file.",
+                f"Redis at {place} keeps no append-only file.",
                 hint="Set appendonly yes (appendfsync everysec loses at most a second, in the customers' favour).",
                 id="credits.E012",
             )
         )
-    if role not in ("master", b"master"):
-        found.append(Error("REDIS_URL leads to a replica.", hint="Point it to the master.", id="credits.E013"))
     if config.get("repl-backlog-ttl") != "0":
         found.append(
             Warning(
-                f"repl-backlog-ttl is {config.get('repl-backlog-ttl')}, not 0.",
+                f"repl-backlog-ttl of {place} is {config.get('repl-backlog-ttl')}, not 0.",
                 hint="Without it a master without replicas changes its replication id, and every account is loaded again.",
                 id="credits.W014",
             )
         )
+    return found
+
+
+def _cluster_messages(masters: "dict[str, redis.Redis]") -> list[CheckMessage]:
+    """Every slot has an owner, and every master a replica that takes over."""
+    found: list[CheckMessage] = []
+    for place, server in masters.items():
+        known = server.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]
+        if known["cluster_slots_ok"] != "16384":
+            found.append(
+                Error(
+                    f"{place} knows a working owner for {known['cluster_slots_ok']} of 16384 slots.",
+                    hint="Customers of the other slots are refused. Look at CLUSTER NODES.",
+                    id="credits.E015",
+                )
+            )
+        if server.info("replication")["connected_slaves"] == 0:
+            found.append(
+                Warning(
+                    f"{place} has no replica.",
+                    hint="When it fails, its customers are refused until it is back. Give it a replica.",
+                    id="credits.W016",
+                )
+            )
     return found
 
 

@@ -15,7 +15,8 @@ from django.conf import settings
 
 from accounts import key_state
 from accounts.keys import PresentedKey
-from config.redis import PARTITIONS, Script, money, partition_tag
+from config.redis import PARTITIONS, Script, ask_many, partition_tag
+from config.redis_routes import Command
 
 _LUA = Path(__file__).parent / "lua"
 _ACCOUNT = (_LUA / "account.lua",)
@@ -30,6 +31,7 @@ INSPECT = Script(_LUA / "inspect.lua", includes=_ACCOUNT)
 READ_JOURNAL = Script(_LUA / "read_journal.lua")
 MOVE_CURSOR = Script(_LUA / "move_cursor.lua")
 TRIM = Script(_LUA / "trim.lua")
+DUE = Script(_LUA / "due.lua")
 
 LEDGER, USAGE = "ledger", "usage"
 RELEASE = "release"
@@ -227,12 +229,8 @@ def _charge(reply: Sequence[bytes]) -> Charge:
 
 def due_holds(*, limit: int) -> list[tuple[int, str]]:
     """(account number, operation) of up to `limit` holds per partition whose deadline has passed."""
-    seconds, microseconds = money().time()
-    now_ms = seconds * 1000 + microseconds // 1000
-    pipeline = money().pipeline(transaction=False)
-    for partition in range(PARTITIONS):
-        pipeline.zrangebyscore(_holds_key(partition), "-inf", now_ms, start=0, num=limit)
-    members = [member for page in pipeline.execute() for member in page]
+    pages = DUE.call_many([([_holds_key(partition)], [limit]) for partition in range(PARTITIONS)])
+    members = [member for page in pages for member in page]
     return [(int(number), operation) for number, _, operation in (member.decode().partition(":") for member in members)]
 
 
@@ -320,23 +318,22 @@ def read_journal(partitions: Sequence[int], *, consumer: str, limit: int) -> lis
 def move_cursors(moves: Sequence[tuple[int, bytes, bytes]], *, consumer: str) -> int:
     """Compare-and-set of (partition, cursor as read, new cursor); how many moved."""
     replies: list[Any] = MOVE_CURSOR.call_many(
-        [([cursor_key(partition, consumer), journal_key(partition)], [old, new]) for partition, old, new in moves]  # type: ignore[list-item]
+        [([cursor_key(partition, consumer), journal_key(partition)], [old, new]) for partition, old, new in moves]
     )
     return sum(1 for reply in replies if bytes(reply) == b"OK")
 
 
 def ledger_cursors(partitions: Sequence[int]) -> list[bytes]:
     """Where the ledger's consumer stands in each partition; b'' at the beginning."""
-    pipeline = money().pipeline(transaction=False)
-    for partition in partitions:
-        pipeline.get(cursor_key(partition, LEDGER))
-    return [cursor or b"" for cursor in pipeline.execute()]
+    keys = [cursor_key(partition, LEDGER) for partition in partitions]
+    return [cursor or b"" for cursor in ask_many([Command(key, ("GET", key)) for key in keys])]
 
 
 def journal_end(partition: int) -> bytes:
     """The stream id of the last event; b'' in an empty journal."""
-    entries = money().xrevrange(journal_key(partition), count=1)
-    return bytes(entries[0][0]) if entries else b""  # type: ignore[arg-type]
+    key = journal_key(partition)
+    (entries,) = ask_many([Command(key, ("XREVRANGE", key, "+", "-", "COUNT", 1))])
+    return bytes(entries[0][0]) if entries else b""
 
 
 def is_reached(cursor: bytes, stream_id: bytes) -> bool:
@@ -357,7 +354,5 @@ def trim(partitions: Sequence[int]) -> int:
 
 def journal_length() -> int:
     """Events in all journals, those kept behind the cursors (one a partition) included."""
-    pipeline = money().pipeline(transaction=False)
-    for partition in range(PARTITIONS):
-        pipeline.xlen(journal_key(partition))
-    return sum(pipeline.execute())
+    keys = [journal_key(partition) for partition in range(PARTITIONS)]
+    return sum(ask_many([Command(key, ("XLEN", key)) for key in keys]))

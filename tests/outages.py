@@ -2,8 +2,8 @@
 
 from django.test import override_settings
 
+from config import redis
 from config.clickhouse.client import forget_clients
-from config.redis import money
 
 NOBODY_LISTENS = "127.0.0.1:1"
 
@@ -16,11 +16,11 @@ class redis_away(override_settings):  # noqa: N801 - reads as a state
 
     def enable(self) -> None:
         super().enable()
-        money.cache_clear()
+        redis.forget_clients()
 
     def disable(self) -> None:
         super().disable()
-        money.cache_clear()
+        redis.forget_clients()
 
 
 class clickhouse_away(override_settings):  # noqa: N801 - reads as a state

@@ -32,6 +32,13 @@ def test_a_cache_in_the_money_database_is_an_error_and_on_its_server_a_warning()
         assert checks.check_redis_urls(None) == []
 
 
+def test_several_servers_that_are_not_called_a_cluster_are_an_error() -> None:
+    with override_settings(REDIS_URL="redis://a/0,redis://b/0", CACHE_URL="redis://c/0"):
+        assert ids(checks.check_redis_urls(None)) == ["credits.E004"]
+        with override_settings(REDIS_CLUSTER=True):
+            assert checks.check_redis_urls(None) == []
+
+
 @pytest.mark.parametrize(
     ("name", "value", "check_id"),
     [
