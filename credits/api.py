@@ -17,7 +17,8 @@ from accounts.services import find_account
 from config.errors import DomainError, InvalidRequest
 from config.middleware import client_address
 from config.openapi import ADMIN_SECRET, API_KEY
-from credits import metering, rate, selectors, services, usage, verify
+from credits import metering, rate, selectors, services, usage, verification
+from credits.models import VerificationRun
 
 USAGE_DAYS_MAX = 366
 USAGE_DAYS_DEFAULT = 30
@@ -268,23 +269,21 @@ class SyncCreditsView(AdminSecretView):
     )
     def post(self, request: Request) -> Response:
         body = validated(SyncBody(data=request.data))
-        result = verify.verify(now=timezone.now(), repair=body["repair"])
+        done = verification.run(
+            now=timezone.now(), trigger=VerificationRun.Trigger.API, actor="admin api", repair=body["repair"]
+        )
         return Response(
             {
-                "ok": result.ok,
-                "accounts": result.accounts,
-                "live_accounts": result.live_accounts,
-                "behind": result.behind,
+                "ok": done.state == VerificationRun.State.PROVEN,
+                "state": done.state,
+                "accounts": done.accounts,
+                "live_accounts": done.live_accounts,
+                "behind": done.behind,
                 "differences": [
-                    {
-                        "account": difference.account_number,
-                        "what": difference.what,
-                        "expected": difference.expected,
-                        "found": difference.found,
-                    }
-                    for difference in result.differences
+                    {name: difference[name] for name in ("account", "what", "expected", "found")}
+                    for difference in done.differences
                 ],
-                "repaired": result.repaired,
-                "at": result.at,
+                "repaired": done.repaired,
+                "at": done.started_at,
             }
         )

@@ -234,3 +234,57 @@ class SetAside(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()} ({self.debit:,} credits)"
+
+
+class VerificationRun(models.Model):
+    """One comparison of ledger, accounts, grants and live balances. `running` turns into another state only at its end.
+
+    A row that says `running` while nobody holds the run's lock was broken off; the next run writes that down.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        PROVEN = "proven"
+        REPAIRED = "repaired"
+        DIFFERS = "differs"
+        BEHIND = "behind"
+        FAILED = "failed"
+        BROKEN_OFF = "broken_off", "broken off"
+
+    class Trigger(models.TextChoices):
+        COMMAND = "command"
+        TASK = "task"
+        ADMIN = "admin"
+        API = "api", "API"
+
+    trigger = models.CharField(max_length=8, choices=Trigger)
+    actor = models.CharField(max_length=254, blank=True)
+    reason = models.CharField(max_length=255, blank=True)
+    repair = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    accounts = models.IntegerField(default=0)
+    live_accounts = models.IntegerField(default=0)
+    behind = models.JSONField(default=list, help_text="Account numbers that the drain has not caught up with.")
+    differences = models.JSONField(default=list, help_text="account, what, expected, found, repairable")
+    repaired = models.JSONField(default=list, help_text="Account numbers that were loaded again.")
+    error = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        verbose_name = "ledger check"
+        ordering = ["-id"]
+        permissions = [
+            ("run_verification", "Can run the ledger check"),
+            ("repair_balances", "Can load live balances that differ from the ledger again"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="verification_ends_with_a_time",
+                condition=Q(state__in=["running", "broken_off"], finished_at__isnull=True)
+                | Q(state__in=["proven", "repaired", "differs", "behind", "failed"], finished_at__isnull=False),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"Ledger check of {self.started_at:%Y-%m-%d %H:%M:%S} UTC"

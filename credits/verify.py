@@ -4,7 +4,7 @@ Each account is compared at a recorded cut: Redis is read first (balance, seq, a
 statement computes what Redis must have held at that seq and that applied, whatever was booked since.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -103,9 +103,17 @@ def verify(*, now: datetime, repair: bool = False) -> Verification:
     return Verification(now, accounts, live_accounts, behind, differences[:DIFFERENCES_MAX], repaired)
 
 
-def _chunks() -> "list[list[int]]":
-    numbers = list(Account.objects.order_by("number").values_list("number", flat=True))
-    return [numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK)]
+def _chunks() -> Iterator[list[int]]:
+    """Every account number, `CHUNK` at a time, those that appear meanwhile included."""
+    last = -1
+    while True:
+        numbers = list(
+            Account.objects.filter(number__gt=last).order_by("number").values_list("number", flat=True)[:CHUNK]
+        )
+        if not numbers:
+            return
+        yield numbers
+        last = numbers[-1]
 
 
 def _ledger_differences(numbers: Sequence[int]) -> list[Difference]:

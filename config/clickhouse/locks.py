@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 from config.errors import DomainError
 
@@ -34,10 +34,19 @@ def unlock(name: str) -> None:
 
 def holds(name: str) -> bool:
     """Whether this thread's connection has the lock now; a connection that was lost raises Django's OperationalError."""
+    return _exists(name, "pid = pg_backend_pid()")
+
+
+def is_held(name: str) -> bool:
+    """Whether any process has the lock now."""
+    return _exists(name, "database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+
+
+def _exists(name: str, whose: str) -> bool:
     key = _key(name) & 0xFFFF_FFFF_FFFF_FFFF
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
+            f"SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND {whose} AND granted"
             " AND classid::bigint = %s AND objid::bigint = %s AND objsubid = 1)",
             [key >> 32, key & 0xFFFF_FFFF],
         )
@@ -58,7 +67,10 @@ def advisory_lock(name: str, *, wait_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        unlock(name)
+        try:
+            unlock(name)
+        except (OperationalError, InterfaceError):
+            connection.close()  # it is lost, and the lock with it
 
 
 def _key(name: str) -> int:

@@ -19,11 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 30
 
 
-def _environment(changes: dict[str, str]) -> dict[str, str]:
-    """This test's environment, with the database that pytest-django has made for this worker."""
+def database_url() -> str:
+    """The database that pytest-django has made for this worker."""
     url = urlsplit(os.environ["DATABASE_URL"])
-    database = urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
-    return {**os.environ, "DATABASE_URL": database, "LOG_LEVEL": "WARNING", "REDIS_TIMEOUT_MS": "5000", **changes}
+    return urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
+
+
+def _environment(changes: dict[str, str]) -> dict[str, str]:
+    """This test's environment, with this worker's database."""
+    return {**os.environ, "DATABASE_URL": database_url(), "LOG_LEVEL": "WARNING", "REDIS_TIMEOUT_MS": "5000", **changes}
 
 
 class ServerProcess:

@@ -1,16 +1,17 @@
 """`manage.py verify_ledger`: proves every balance, to the credit."""
 
 import json
-from dataclasses import asdict
+import os
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.redis import RedisUnavailable
-from credits import verify
+from credits import verification
+from credits.models import VerificationRun
 
 
 class Command(BaseCommand):
@@ -28,28 +29,38 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            result = verify.verify(now=timezone.now(), repair=options["repair"])
-        except (*RedisUnavailable, OperationalError, StoreUnavailable) as error:
+            done = verification.run(
+                now=timezone.now(),
+                trigger=VerificationRun.Trigger.COMMAND,
+                actor=os.environ.get("USER", ""),
+                repair=options["repair"],
+            )
+        except verification.VerificationRunning as error:
+            raise CommandError(error.message) from error
+        except (*RedisUnavailable, OperationalError, InterfaceError, StoreUnavailable) as error:
             raise CommandError(
                 f"A store cannot be reached ({type(error).__name__}), so nothing was compared. Start it, then run this again."
             ) from error
+        proven = done.state == VerificationRun.State.PROVEN
         if options["json"]:
-            self.stdout.write(json.dumps({**asdict(result), "ok": result.ok}, default=str))
+            names = ("state", "accounts", "live_accounts", "behind", "differences", "repaired")
+            shown = {"at": done.started_at, **{name: getattr(done, name) for name in names}, "ok": proven}
+            self.stdout.write(json.dumps(shown, default=str))
         else:
-            self._report(result)
-        if not result.ok:
+            self._report(done)
+        if not proven:
             raise CommandError(
-                f"{len(result.differences)} differences, {len(result.behind)} accounts that the drain has not caught up with."
+                f"{len(done.differences)} differences, {len(done.behind)} accounts that the drain has not caught up with."
             )
 
-    def _report(self, result: verify.Verification) -> None:
-        self.stdout.write(f"{result.accounts} accounts compared, {result.live_accounts} of them live in Redis.")
-        for difference in result.differences:
+    def _report(self, done: VerificationRun) -> None:
+        self.stdout.write(f"{done.accounts} accounts compared, {done.live_accounts} of them live in Redis.")
+        for difference in done.differences:
             self.stdout.write(
-                f"  customer {difference.account_number}: {difference.what}: "
-                f"expected {difference.expected:,}, found {difference.found:,}"
+                f"  customer {difference['account']}: {difference['what']}: "
+                f"expected {difference['expected']:,}, found {difference['found']:,}"
             )
-        if result.repaired:
-            self.stdout.write(f"Loaded again from the ledger: customers {', '.join(map(str, result.repaired))}.")
-        if result.ok:
+        if done.repaired:
+            self.stdout.write(f"Loaded again from the ledger: customers {', '.join(map(str, done.repaired))}.")
+        if done.state == VerificationRun.State.PROVEN:
             self.stdout.write("Every balance is proven.")
