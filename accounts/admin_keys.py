@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.enums import ActionVariant
 
-from accounts import services
+from accounts import revocation, services
 from accounts.admin_forms import KeyLimitForm, RevokeKeyForm
 from accounts.admin_pages import account_url, operation, operation_page
 from accounts.models import ApiKey
@@ -173,11 +173,9 @@ class ApiKeyAdmin(KeyColumns, ReadOnlyAdmin):
         key = self._found(request, object_id)
         form = RevokeKeyForm(request.POST if request.method == "POST" else None, public_id=key.pk)
         if form.is_valid():
-            revocation = services.revoke_key(public_id=key.pk, now=timezone.now(), actor=request.user.get_username())
-            self.log_change(
-                request, key, "Revoked the key." + (" Redis is not told yet." if revocation.pending else "")
-            )
-            if revocation.pending:
+            done = revocation.revoke_key(public_id=key.pk, now=timezone.now(), actor=request.user.get_username())
+            self.log_change(request, key, "Revoked the key." + (" Redis is not told yet." if done.pending else ""))
+            if done.pending:
                 messages.warning(
                     request,
                     f"{key.masked} is revoked; pending: Redis could not be told yet. The drain tells it when it is back.",

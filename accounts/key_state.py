@@ -2,7 +2,8 @@
 
 Postgres is told first and numbers every change (`ApiKey.version`); Redis never goes back to an earlier version, so
 writers may race. A key hash counts only under the epoch of its account that it was read with, so whatever Redis
-loses, a revoked key is read again before it can be used.
+loses, a revoked key is read again before it can be used. A revocation that Postgres does not know yet is noted in Redis
+(`accounts.revocation`), and no writer brings such a key back.
 """
 
 import uuid
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from django.db import connection
 from django.db.models import F
 
 from accounts.addresses import as_ranges
@@ -21,6 +23,7 @@ from config.redis import RedisUnavailable, Script, partition_tag
 
 log = structlog.get_logger(__name__)
 _WRITE = Script(Path(__file__).parent / "lua" / "write_key.lua")
+PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,23 @@ def rate_key(public_id: str, account_number: int) -> str:
     return f"{partition_tag(account_number)}:rl:{public_id}"
 
 
+def revocations_key(account_number: int) -> str:
+    """The name of the partition's revocations that Postgres has not confirmed (`accounts.revocation`)."""
+    return f"{partition_tag(account_number)}:revocations"
+
+
 def read(public_id: str) -> KeyState | None:
     """The key's state from Postgres, or None when there is no such key."""
-    row: Any = (
-        ApiKey.objects.filter(pk=public_id)
+    return next(iter(read_many([public_id])), None)
+
+
+def read_many(public_ids: Sequence[str]) -> list[KeyState]:
+    """The states of those of these keys that exist, by public id, read in one statement."""
+    rows: Any = (
+        ApiKey.objects.filter(pk__in=public_ids)
+        .order_by("public_id")
         .values(
+            "public_id",
             "version",
             "digest",
             "state",
@@ -69,55 +84,88 @@ def read(public_id: str) -> KeyState | None:
             epoch=F("account__epoch"),
             account_state=F("account__state"),
         )
-        .first()
     )
-    if row is None:
-        return None
+    return [_state(row) for row in rows]
+
+
+def _state(row: dict[str, Any]) -> KeyState:
     suspended = row.pop("account_state") == Account.State.SUSPENDED
     if row["state"] == ApiKey.State.ACTIVE and suspended:
         row["state"] = "suspended"
-    return KeyState(public_id=public_id, **{**row, "scopes": tuple(row["scopes"]), "networks": tuple(row["networks"])})
+    return KeyState(**{**row, "scopes": tuple(row["scopes"]), "networks": tuple(row["networks"])})
 
 
 def write(key: KeyState) -> bool:
     """Tells Redis; False when Redis already knows a later version or epoch. Raises `RedisUnavailable`."""
-    reply = _WRITE.call(
-        keys=[redis_key(key.public_id, key.account_number)],
-        args=[
-            key.digest,
-            key.epoch,
-            key.version,
-            key.state,
-            "" if key.rpm is None else key.rpm,
-            ",".join(key.scopes),
-            "" if key.expires_at is None else int(key.expires_at.timestamp() * 1000),
-            as_ranges(list(key.networks)),
-            "" if key.monthly_cap is None else key.monthly_cap,
-            key.family.hex,
-        ],
-    )
-    return bytes(reply) == b"OK"
+    return write_many([key])[0]
+
+
+def write_many(known: Sequence[KeyState]) -> list[bool]:
+    """Tells Redis of these keys in one round trip; the answers of `write` in their order. Raises `RedisUnavailable`."""
+    replies = _WRITE.call_many([(_keys_of(key), _arguments_of(key)) for key in known])
+    return [bytes(reply) == b"OK" for reply in replies]
+
+
+def _keys_of(key: KeyState) -> list[str]:
+    return [redis_key(key.public_id, key.account_number), revocations_key(key.account_number)]
+
+
+def _arguments_of(key: KeyState) -> list[str | int]:
+    return [
+        key.digest,
+        key.epoch,
+        key.version,
+        key.state,
+        "" if key.rpm is None else key.rpm,
+        ",".join(key.scopes),
+        "" if key.expires_at is None else int(key.expires_at.timestamp() * 1000),
+        as_ranges(list(key.networks)),
+        "" if key.monthly_cap is None else key.monthly_cap,
+        key.family.hex,
+        key.public_id,
+    ]
 
 
 def publish(public_ids: Sequence[str]) -> bool:
-    """Reads these keys anew and tells Redis; False when Redis could not be reached for one of them.
+    """Reads these keys anew and tells Redis, a page at a time; False when Redis could not be reached.
 
     That Redis knows a later version already is as good as having told it. What could not be told stays unpublished in
     Postgres, and `publish_pending` tries again.
     """
-    told = True
-    for public_id in public_ids:
-        key = read(public_id)
-        if key is None:
-            continue
+    for start in range(0, len(public_ids), PAGE):
+        known = read_many(public_ids[start : start + PAGE])
         try:
-            write(key)
+            write_many(known)
         except RedisUnavailable as error:
-            log.warning("key_state_not_published", key=public_id, error=type(error).__name__)
-            told = False
-        else:
-            ApiKey.objects.filter(pk=public_id, published_version__lt=key.version).update(published_version=key.version)
-    return told
+            log.warning("key_states_not_published", keys=len(public_ids) - start, error=type(error).__name__)
+            return False
+        _note_published(known)
+    return True
+
+
+def _note_published(known: Sequence[KeyState]) -> None:
+    # Locked in the order of their ids: other writers of several keys do the same, so none waits for another in a circle.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH told AS (SELECT k.public_id, t.version FROM accounts_apikey k"
+            " JOIN unnest(%s::varchar[], %s::bigint[]) AS t(id, version) ON k.public_id = t.id"
+            " WHERE k.published_version < t.version ORDER BY k.public_id FOR NO KEY UPDATE OF k)"
+            " UPDATE accounts_apikey k SET published_version = told.version FROM told WHERE k.public_id = told.public_id",
+            [[key.public_id for key in known], [key.version for key in known]],
+        )
+
+
+def publish_account(account_id: uuid.UUID) -> bool:
+    """Tells Redis the state of every key of that account; False when Redis could not be reached."""
+    last = ""
+    while True:
+        keys = ApiKey.objects.filter(account_id=account_id, pk__gt=last).order_by("public_id")
+        page = list(keys.values_list("pk", flat=True)[:PAGE])
+        if not page:
+            return True
+        if not publish(page):
+            return False
+        last = page[-1]
 
 
 def publish_pending(*, limit: int = 1000) -> int:

@@ -152,7 +152,7 @@ class ApiKey(models.Model):
         "credits per month",
         null=True,
         blank=True,
-        help_text="Most credits this key and its successors may spend in a month (UTC). Empty: no cap.",
+        help_text="Most credits this key and its successors may spend in a month (UTC). Empty: no cap. 0: nothing.",
     )
     # Keys that follow each other by rotation: the monthly cap counts them together.
     family = models.UUIDField(default=uuid.uuid4, editable=False, db_index=True)
@@ -164,6 +164,7 @@ class ApiKey(models.Model):
     created_by = models.CharField(max_length=254, blank=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
     revoked_by = models.CharField(max_length=254, blank=True, editable=False)
+    revoked_reason = models.CharField("reason", max_length=255, blank=True, editable=False)
 
     class Meta:
         verbose_name = "API key"
@@ -185,7 +186,8 @@ class ApiKey(models.Model):
                 name="api_key_rpm_bounded", condition=models.Q(rpm__isnull=True) | models.Q(rpm__lte=100_000)
             ),
             models.CheckConstraint(
-                name="api_key_cap_positive", condition=models.Q(monthly_cap__isnull=True) | models.Q(monthly_cap__gte=0)
+                name="api_key_cap_not_negative",
+                condition=models.Q(monthly_cap__isnull=True) | models.Q(monthly_cap__gte=0),
             ),
         ]
 

@@ -44,14 +44,6 @@ class IssuedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
-    """`pending` is True while Redis could not be told yet."""
-
-    key: ApiKey
-    pending: bool
-
-
-@dataclass(frozen=True, slots=True)
 class StateChange:
     """An account in its new state; `pending` is True while Redis could not be told of each of its keys yet."""
 
@@ -210,17 +202,6 @@ def rotate_key(*, public_id: str, grace: timedelta, now: datetime, actor: str = 
     return issued
 
 
-def revoke_key(*, public_id: str, now: datetime, actor: str = "") -> Revocation:
-    """Ends a key for good, in Postgres and then in Redis; a second one only tells Redis again. Raises `NotFound`."""
-    ApiKey.objects.filter(pk=public_id, state=ApiKey.State.ACTIVE).update(
-        state=ApiKey.State.REVOKED, revoked_at=now, revoked_by=actor, version=F("version") + 1
-    )
-    key = ApiKey.objects.filter(pk=public_id).first()
-    if key is None:
-        raise NotFound("There is no such key.")
-    return Revocation(key, pending=not key_state.publish([public_id]))
-
-
 def set_key_limit(*, public_id: str, rpm: int | None) -> ApiKey:
     """Changes a key's requests per minute at once. Raises `InvalidRequest`, `NotFound`."""
     if rpm is not None and not 0 <= rpm <= RPM_MAX:
@@ -235,10 +216,19 @@ def set_account_state(*, account: Account, state: str) -> StateChange:
     """Suspends or reactivates an account: its keys answer ACCOUNT_SUSPENDED, or work again, within a second."""
     with transaction.atomic():
         Account.objects.filter(pk=account.pk).update(state=Account.State(state))
+        _lock_keys(account)
         ApiKey.objects.filter(account=account).update(version=F("version") + 1)
-    told = publish_keys_of(account)
+    told = key_state.publish_account(account.pk)
     account.refresh_from_db(fields=["state"])
     return StateChange(account, pending=not told)
+
+
+def _lock_keys(account: Account) -> None:
+    """Locks an account's keys in the order of their ids, as every writer of several keys does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM accounts_apikey WHERE account_id = %s ORDER BY public_id FOR NO KEY UPDATE", [account.pk]
+        )
 
 
 def note_uses(uses: Mapping[str, datetime]) -> None:
@@ -247,12 +237,11 @@ def note_uses(uses: Mapping[str, datetime]) -> None:
         return
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE accounts_apikey k SET last_used_at = t.at FROM unnest(%s::varchar[], %s::timestamptz[]) AS t(id, at)"
-            " WHERE k.public_id = t.id AND (k.last_used_at IS NULL OR k.last_used_at < t.at - interval '1 minute')",
+            # Locked in the order of their ids: drains do this at the same time, for the same keys.
+            "WITH due AS (SELECT k.public_id, t.at FROM accounts_apikey k"
+            " JOIN unnest(%s::varchar[], %s::timestamptz[]) AS t(id, at) ON k.public_id = t.id"
+            " WHERE k.last_used_at IS NULL OR k.last_used_at < t.at - interval '1 minute'"
+            " ORDER BY k.public_id FOR NO KEY UPDATE OF k)"
+            " UPDATE accounts_apikey k SET last_used_at = due.at FROM due WHERE k.public_id = due.public_id",
             [list(uses), list(uses.values())],
         )
-
-
-def publish_keys_of(account: Account) -> bool:
-    """Tells Redis the state of every key of that account; False when Redis could not be reached."""
-    return key_state.publish(list(ApiKey.objects.filter(account=account).values_list("pk", flat=True)))

@@ -11,7 +11,7 @@ from django.core.exceptions import RequestDataTooBig
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from django.views.defaults import page_not_found, server_error
-from django_ratelimit.core import is_ratelimited
+from django_ratelimit.core import get_usage
 from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -106,26 +106,36 @@ def _framework_error(status: int, message: str, details: dict[str, Any] | None =
     return error
 
 
-def _guesses_too_often(request: Request) -> bool:
-    """Whether this address has been refused with 401 more often than UNAUTHENTICATED_RATE; good keys are unaffected."""
-    return bool(
-        is_ratelimited(
-            request._request,  # noqa: SLF001 - DRF's documented name of the Django request
-            group="unauthenticated",
-            key=lambda group, django_request: client_address(django_request),
-            rate=settings.UNAUTHENTICATED_RATE,
-            increment=True,
-        )
+def _guesser_must_wait_s(request: Request) -> int:
+    """Seconds until this address may guess again; 0 while it was refused with 401 less often than UNAUTHENTICATED_RATE.
+
+    Good keys are unaffected. While the cache is away nobody can count; then every guess waits a minute.
+    """
+    usage = get_usage(
+        request._request,  # noqa: SLF001 - DRF's documented name of the Django request
+        group="unauthenticated",
+        key=lambda group, django_request: client_address(django_request),
+        rate=settings.UNAUTHENTICATED_RATE,
+        increment=True,
     )
+    if usage is None or not usage["should_limit"]:
+        return 0
+    return max(1, usage["time_left"]) if usage["time_left"] >= 0 else 60
 
 
 def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     """DRF's EXCEPTION_HANDLER: every failure leaves in the error envelope; a defect is logged and answers 500."""
     error = as_domain_error(exc)
-    if error is not None and error.status == 401 and _guesses_too_often(context["request"]):
+    if error is not None and error.status == 401 and (wait_s := _guesser_must_wait_s(context["request"])):
         error = TooManyGuesses(
-            "Too many requests without a valid key from this address.", headers={"Retry-After": "60"}
+            f"Too many requests without a valid key or secret from this address. Wait {wait_s} s.",
+            details={"retry_after_s": wait_s},
+            headers={"Retry-After": str(wait_s)},
         )
+    if error is not None and error.status == 405:
+        # DRF itself sends them in the header Allow.
+        error.details = {"allowed": [method for method in context["view"].allowed_methods if method != "OPTIONS"]}
+        error.message = f"{error.message} Use {' or '.join(error.details['allowed'])}."
     if error is None:
         log.error("unhandled_exception", exc_info=exc, view=type(context.get("view")).__name__)
         return Response(error_body("INTERNAL_ERROR", _INTERNAL_MESSAGE), status=500)

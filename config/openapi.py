@@ -12,7 +12,7 @@ Schema = dict[str, Any]
 API_KEY: Any = [{"ApiKey": []}]
 ADMIN_SECRET: Any = [{"AdminSecret": []}]
 
-_ALWAYS = {"ApiKey": (400, 401, 403, 405, 429, 500, 503), "AdminSecret": (400, 401, 404, 405, 413, 415, 500, 503)}
+_ALWAYS = {"ApiKey": (400, 401, 403, 405, 429, 500, 503), "AdminSecret": (400, 401, 404, 405, 413, 415, 429, 500, 503)}
 _ERRORS_KEY = "x-errors"
 
 # Short forms of addresses that are documented in full; each operation's text names its alias.
@@ -47,6 +47,7 @@ _EXAMPLES: dict[int, list[tuple[str, str, dict[str, Any]]]] = {
         ("MISSING_KEY", "Send your API key in the X-API-Key header.", {}),
         ("INVALID_KEY", "This API key is not valid. Check that it was copied whole, or create a new one.", {}),
         ("KEY_REVOKED", "This API key was revoked. Create a new one.", {}),
+        ("INVALID_ADMIN_SECRET", "Send the operators' secret in the X-Admin-Secret header.", {}),
     ],
     402: [
         (
@@ -57,7 +58,7 @@ _EXAMPLES: dict[int, list[tuple[str, str, dict[str, Any]]]] = {
     ],
     403: [("ACCOUNT_SUSPENDED", "This account is suspended. Write to the operator of this service.", {})],
     404: [("NOT_FOUND", "No person has this id. Ids are case-sensitive.", {"id": "no match"})],
-    405: [("METHOD_NOT_ALLOWED", 'Method "GET" not allowed.', {})],
+    405: [("METHOD_NOT_ALLOWED", 'Method "GET" not allowed. Use POST.', {"allowed": ["POST"]})],
     409: [
         (
             "IDEMPOTENCY_IN_PROGRESS",
@@ -95,7 +96,7 @@ _MEANINGS = {
     402: "The credits do not cover the highest price of this request. Free.",
     403: "The key may not do this.",
     404: "Nothing has this id. Free.",
-    405: "The address exists, with another method.",
+    405: "The address exists, with another method: details and the header Allow name those it takes.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     409: "A request with this idempotency key is still running. Free.",

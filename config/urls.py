@@ -1,4 +1,4 @@
-"""Every address of the product. `/admin/topup` and `/admin/sync-credits` stand before the Django admin on purpose."""
+"""Every address of the product. The programs' addresses under `/admin/` stand before the Django admin on purpose."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -6,6 +6,7 @@ from django.urls import include, path
 urlpatterns = [
     path("", include("search.urls")),
     path("", include("credits.urls")),
+    path("", include("accounts.urls")),
     path("admin/", admin.site.urls),
 ]
 

@@ -1,11 +1,8 @@
 """Credits over HTTP: what a key's account has and has used; top-ups and reconciliation for operators' programs."""
 
-import difflib
-import hmac
 from datetime import date, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
@@ -14,7 +11,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.services import find_account
-from config.errors import DomainError, InvalidRequest
+from config.admin_secret import AdminSecretView
+from config.errors import InvalidRequest
+from config.fields import validated
 from config.middleware import client_address
 from config.openapi import ADMIN_SECRET, API_KEY
 from credits import metering, rate, selectors, services, usage, verification
@@ -22,37 +21,6 @@ from credits.models import VerificationRun
 
 USAGE_DAYS_MAX = 366
 USAGE_DAYS_DEFAULT = 30
-
-
-class InvalidAdminSecret(DomainError):
-    """401: the X-Admin-Secret header is missing or wrong."""
-
-    status = 401
-    code = "INVALID_ADMIN_SECRET"
-
-
-def validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
-    """The serializer's values; raises `InvalidRequest` with one reason a field, unknown fields included."""
-    data = serializer.initial_data
-    if not isinstance(data, dict) and not hasattr(data, "keys"):
-        raise InvalidRequest("Send a JSON object.", details={"body": "must be a JSON object"})
-    unknown = {
-        str(name)[:64]: _unknown_field(str(name), list(serializer.fields))
-        for name in set(data) - set(serializer.fields)
-    }
-    if not serializer.is_valid() or unknown:
-        reasons = {name: " ".join(map(str, problems)) for name, problems in serializer.errors.items()}
-        allowed = ", ".join(sorted(serializer.fields))
-        raise InvalidRequest(
-            f"The request has fields that cannot be accepted; see details. Known fields: {allowed}.",
-            details={**unknown, **reasons},
-        )
-    return dict(serializer.validated_data)
-
-
-def _unknown_field(name: str, known: list[str]) -> str:
-    closest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
-    return f'unknown field; did you mean "{closest[0]}"?' if closest else "unknown field"
 
 
 class GrantAnswer(serializers.Serializer[Any]):
@@ -158,16 +126,6 @@ def free_headers(caller: metering.Caller, remaining: int | None) -> dict[str, st
     """The headers of an answer that cost nothing; `remaining` is what the account can spend, None where it is not known."""
     headers = {"X-Credits-Used": "0", **rate.rate_headers(caller.rate)}
     return headers if remaining is None else {**headers, "X-Credits-Remaining": str(remaining)}
-
-
-class AdminSecretView(APIView):
-    """Base of the operators' program interface: every call carries X-Admin-Secret."""
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        given = request.headers.get("X-Admin-Secret", "")
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), settings.ADMIN_SECRET.encode()):
-            raise InvalidAdminSecret("Send the operators' secret in the X-Admin-Secret header.")
 
 
 @extend_schema_field({"oneOf": [{"type": "string"}, {"type": "integer"}]})

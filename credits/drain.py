@@ -13,7 +13,7 @@ from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from accounts import key_state
+from accounts import key_state, revocation
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
 from credits import counters, decreases, ledger, loading, usage
@@ -52,6 +52,7 @@ def drain_once() -> Drained:
         if booked.events == 0 and copied == 0:
             break
     loading.apply_outstanding()
+    revocation.carry_revocations()
     key_state.publish_pending()
     counters.trim(ALL_PARTITIONS)
     return Drained(entries, usage_events)
@@ -89,6 +90,7 @@ def run(*, stopping: Callable[[], bool]) -> None:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
             _attempt("expiry", lambda: decreases.expire_due(now=timezone.now()) > 0)
             _attempt("decreases", lambda: decreases.ask_again(now=timezone.now()) > 0)
+            _attempt("revocations", lambda: revocation.carry_revocations() > 0)
             _attempt("keys", lambda: key_state.publish_pending() > 0)
             _attempt("trim", lambda: counters.trim(ALL_PARTITIONS) > 0)
             next_apply = time.monotonic() + APPLY_EVERY_S

@@ -108,6 +108,7 @@ def test_every_documented_curl_succeeds(words: list[str], stores: None) -> None:
         "$ADMIN_SECRET": settings.ADMIN_SECRET,
         '"user_id": 1,': f'"user_id": {customer.number},',
         "inv-2032": customer.key_id,
+        "00001k3v9x2ab": customer.key_id,
     }
     for name, value in variables.items():
         words = [word.replace(name, value) for word in words]

@@ -181,12 +181,14 @@ def test_free_endpoints_ask_for_a_key(path: str) -> None:
 
 
 def test_many_wrong_keys_from_one_address_are_refused_for_a_while() -> None:
-    with override_settings(UNAUTHENTICATED_RATE="3/m"):
-        statuses = [
-            Client(REMOTE_ADDR="203.0.113.9").get("/api/v1/credits", headers={"X-API-Key": "x"}).status_code
-            for _ in range(5)
+    with override_settings(UNAUTHENTICATED_RATE="3/h"):
+        answers = [
+            Client(REMOTE_ADDR="203.0.113.9").get("/api/v1/credits", headers={"X-API-Key": "x"}) for _ in range(5)
         ]
-    assert statuses == [401, 401, 401, 429, 429]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+    waits = [int(answer.headers["Retry-After"]) for answer in answers[3:]]
+    assert [answer.json()["error"]["details"]["retry_after_s"] for answer in answers[3:]] == waits
+    assert 1 <= waits[1] <= waits[0] <= 3600
 
 
 def test_every_answer_carries_a_request_id() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from accounts import key_state, services
+from accounts import key_state, revocation, services
 from accounts.models import ApiKey
 from config.errors import InvalidRequest
 from config.redis import money
@@ -43,7 +43,7 @@ def test_an_expired_key_is_refused() -> None:
     customer = customer_with(expires_at=timezone.now() + timedelta(hours=1))
     assert spend(customer, 1).charged == 1
     ApiKey.objects.filter(pk=customer.key_id).update(expires_at=timezone.now(), version=2)
-    services.publish_keys_of(customer.account)
+    key_state.publish_account(customer.account.pk)
     with pytest.raises(refusals.KeyExpired):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
 
@@ -139,7 +139,7 @@ def test_a_key_is_rotated_once() -> None:
 
 def test_a_revoked_key_is_not_rotated() -> None:
     customer = customer_with()
-    services.revoke_key(public_id=customer.key_id, now=timezone.now())
+    revocation.revoke_key(public_id=customer.key_id, now=timezone.now())
     with pytest.raises(services.KeyNotRotatable):
         services.rotate_key(public_id=customer.key_id, grace=timedelta(hours=1), now=timezone.now())
 

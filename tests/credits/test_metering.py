@@ -9,7 +9,7 @@ from django.conf import settings
 from django.test import override_settings
 from django.utils import timezone
 
-from accounts import key_state, keys, services
+from accounts import key_state, keys, revocation, services
 from config.errors import TemporarilyUnavailable
 from config.redis import money
 from credits import counters, drain, loading, metering, rate, refusals
@@ -212,14 +212,14 @@ def test_admit_refuses_another_secret_under_a_known_id() -> None:
 def test_admit_refuses_a_revoked_key() -> None:
     customer = make_customer(credits=10)
     metering.identify(api_key=customer.api_key, endpoint="credits")
-    services.revoke_key(public_id=customer.key_id, now=timezone.now())
+    revocation.revoke_key(public_id=customer.key_id, now=timezone.now())
     with pytest.raises(refusals.KeyRevoked):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
 
 
 def test_admit_refuses_a_revoked_key_after_redis_lost_everything() -> None:
     customer = make_customer(credits=10)
-    services.revoke_key(public_id=customer.key_id, now=timezone.now())
+    revocation.revoke_key(public_id=customer.key_id, now=timezone.now())
     money().flushall()
     with pytest.raises(refusals.KeyRevoked):
         metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
@@ -323,8 +323,8 @@ def test_a_revocation_that_redis_missed_is_told_by_the_drain() -> None:
     customer = make_customer(credits=10)
     metering.identify(api_key=customer.api_key, endpoint="credits")
     with redis_away():
-        assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is True
+        assert revocation.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is True
     drain.drain_once()
     with pytest.raises(refusals.KeyRevoked):
         metering.identify(api_key=customer.api_key, endpoint="credits")
-    assert services.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is False
+    assert revocation.revoke_key(public_id=customer.key_id, now=timezone.now()).pending is False

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from accounts.services import revoke_key
+from accounts.revocation import revoke_key
 from config.clickhouse.client import writer
 from credits.services import spendable
 from tests.factories import Customer, make_customer
