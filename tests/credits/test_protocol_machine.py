@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from accounts.models import Account
+from accounts import key_state, revocation
+from accounts import services as services_of_keys
+from accounts.models import Account, ApiKey
 from config.errors import InvalidRequest
 from config.redis import PARTITIONS, money
 from credits import counters, decreases, drain, ledger, loading, metering, refusals, services, usage, verify
@@ -58,6 +61,10 @@ class Protocol(RuleBasedStateMachine):
         self.partition = self.number % PARTITIONS
         self.told: dict[str, Told] = {}
         self.snapshot: dict[bytes, bytes] = {}
+        # A second key, to be revoked; and what a writer that has stalled since has read of it.
+        self.other = services_of_keys.issue_key(account=self.customer.account, rpm=0)
+        self.other_is_revoked = False
+        self.stalled = key_state.read(self.other.key.pk)
 
     # --- what clients do ---------------------------------------------------------------------------------------------
 
@@ -189,6 +196,49 @@ class Protocol(RuleBasedStateMachine):
 
         parsed = [events.parse(stream_id, fields) for page in pages for stream_id, fields in page.events]
         return [event for event in parsed if event.seq is not None]
+
+    # --- the other key -----------------------------------------------------------------------------------------------
+
+    @rule()
+    def call_with_the_other_key(self) -> None:  # C9
+        try:
+            metering.identify(api_key=self.other.api_key, endpoint="credits")
+        except refusals.KeyRevoked:
+            return
+        assert not self.other_is_revoked
+
+    @rule()
+    def a_writer_reads_the_other_key_and_stalls(self) -> None:
+        self.stalled = key_state.read(self.other.key.pk)
+
+    @rule()
+    def the_stalled_writer_tells_redis(self) -> None:
+        if self.stalled is not None:
+            key_state.write(self.stalled)
+
+    @rule()
+    def revoke(self) -> None:
+        done = revocation.revoke_key(public_id=self.other.key.pk, now=timezone.now())
+        self.other_is_revoked = self.other_is_revoked or done.state == "revoked"
+
+    @rule()
+    def revoke_and_crash_before_postgres_knows(self) -> None:
+        revocation._note(self.other.key.pk, now=timezone.now(), actor="", reason="")
+
+    @rule()
+    def revoke_without_redis_and_crash_before_it_learns(self) -> None:
+        ApiKey.objects.filter(pk=self.other.key.pk, state="active").update(
+            state="revoked", revoked_at=timezone.now(), version=F("version") + 1
+        )
+
+    @rule()
+    def change_the_other_key(self) -> None:
+        ApiKey.objects.filter(pk=self.other.key.pk).update(version=F("version") + 1)
+        key_state.publish([self.other.key.pk])
+
+    @rule()
+    def carry_revocations(self) -> None:
+        revocation.carry_revocations()
 
     # --- loads and losses --------------------------------------------------------------------------------------------
 
