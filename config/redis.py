@@ -1,7 +1,8 @@
 """The Redis that holds money: one way to it for each process, and Lua scripts loaded from `.lua` files.
 
-Calls are repeated only where `config.redis_routes` knows that it is harmless; a call that timed out may have happened, so
-each caller decides, knowing that every script carries an operation id that makes a repetition harmless.
+There is a quick way and a patient one, see `route`. Calls are repeated only where `config.redis_routes` knows that it is
+harmless; a call that timed out may have happened, so each caller decides, knowing that every script carries an operation
+id that makes a repetition harmless.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, 
 from config.redis_routes import Cluster, Command, Route, Server, Word
 
 PARTITIONS = 64
+PATIENT_TIMEOUT_S = 5.0
 
 RedisUnavailable = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError)
 """What is raised when Redis cannot decide: gone, too slow, still reading its data, or refusing to write."""
@@ -25,7 +27,7 @@ RedisUnavailable = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutEr
 _REFUSALS = (ReadOnlyError, OutOfMemoryError, ClusterDownError)
 _REFUSALS_IN_TEXT = ("-READONLY", "NOREPLICAS", "MISCONF", "-OOM", "CLUSTERDOWN")
 
-_routes: dict[str, Route] = {}
+_routes: dict[bool, Route] = {}
 _making = threading.Lock()
 
 
@@ -33,24 +35,30 @@ class RefusesToWrite(redis.exceptions.ConnectionError):
     """The server is there and may not write: a replica, without its replicas, out of memory or disk. Nothing was done."""
 
 
-def route() -> Route:
-    """The way to the servers of REDIS_URL; connections are pooled, belong to this process, answer in REDIS_TIMEOUT_MS."""
-    known = _routes.get("money")
+def route(*, quick: bool = True) -> Route:
+    """The way to the servers of REDIS_URL; connections are pooled and belong to this process.
+
+    A request goes the quick way, which gives up within REDIS_TIMEOUT_MS so that something else can decide; work in batches
+    goes the patient one, where a slow answer is better than none.
+    """
+    known = _routes.get(quick)
     if known is None:
         with _making:
-            known = _routes.get("money") or _routes.setdefault("money", _make_route())
+            known = _routes.get(quick) or _routes.setdefault(quick, _make_route(quick))
     return known
 
 
-def _make_route() -> Route:
+def _make_route(quick: bool) -> Route:
     timeout_s = settings.REDIS_TIMEOUT_MS / 1000
+    if not quick:
+        timeout_s = max(PATIENT_TIMEOUT_S, timeout_s)
     if settings.REDIS_CLUSTER:
         return Cluster(settings.REDIS_URL.split(","), timeout_s=timeout_s)
     return Server(settings.REDIS_URL, timeout_s=timeout_s)
 
 
 def forget_clients() -> None:
-    """Has the next call look for Redis where the settings say now; for tests that change them."""
+    """Has the next call connect by the settings of that moment; for tests that change them."""
     _routes.clear()
 
 
@@ -65,12 +73,8 @@ def shard_of(partition: int) -> str:
 
 
 def ask_many(commands: Sequence[Command]) -> list[Any]:
-    """Replies to plain commands, in their order, in one round trip to each server; raises the first error."""
-    replies = route().call_many(commands)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise _translated(reply)
-    return replies
+    """Replies to plain commands, in their order, in one patient round trip to each server; raises the first error."""
+    return _sound([_translated(reply) for reply in route(quick=False).call_many(commands)])
 
 
 class Script:
@@ -95,14 +99,19 @@ class Script:
         except ResponseError as error:
             raise _translated(error) from error
 
-    def call_many(self, calls: Sequence[tuple[Sequence[str], Sequence[Word]]]) -> list[Any]:
+    def call_many(self, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, quick: bool = False) -> list[Any]:
         """Runs the script once for each (keys, args), in one round trip to each server; replies in the same order.
 
-        Raises the first error; the other calls may have been done.
+        Waits patiently, unless it is to be `quick`: for a request that can do without the answer. Raises the first error;
+        the other calls may have been done.
         """
+        return _sound(self.call_each(calls, quick=quick))
+
+    def call_each(self, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, quick: bool = False) -> list[Any]:
+        """As `call_many`, and an error stands in its call's place: what one server refuses does not stop the others."""
         if not calls:
             return []
-        way = route()
+        way = route(quick=quick)
         replies = way.call_many(
             [Command(keys[0], ("EVALSHA", self.sha1, len(keys), *keys, *args)) for keys, args in calls]
         )
@@ -114,19 +123,24 @@ class Script:
         ]
         for number, reply in zip(missing, way.call_many(again) if again else [], strict=True):
             replies[number] = reply
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise _translated(reply)
-        return replies
+        return [_translated(reply) for reply in replies]
 
 
-def _translated(error: Exception) -> Exception:
-    """The error, or `RefusesToWrite` where a server answered that it may not write at the moment."""
-    if isinstance(error, _REFUSALS) or (
-        isinstance(error, ResponseError) and any(refusal in str(error) for refusal in _REFUSALS_IN_TEXT)
+def _sound(replies: list[Any]) -> list[Any]:
+    """The replies, when none is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _translated(reply: Any) -> Any:
+    """The reply; in place of an error that says that a server may not write now, `RefusesToWrite`."""
+    if isinstance(reply, _REFUSALS) or (
+        isinstance(reply, ResponseError) and any(refusal in str(reply) for refusal in _REFUSALS_IN_TEXT)
     ):
-        return RefusesToWrite(str(error)[:300])
-    return error
+        return RefusesToWrite(str(reply)[:300])
+    return reply
 
 
 _TAGS = tuple(f"{{p{partition:02d}}}" for partition in range(PARTITIONS))

@@ -12,7 +12,7 @@ call has one bound of time:
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import redis
@@ -47,6 +47,20 @@ class Undecided(redis.exceptions.ConnectionError):
     """No node of the cluster took the command in its time: its slot is on the move, or its master is being replaced."""
 
 
+class PoolExhausted(redis.exceptions.ConnectionError):
+    """This process' own threads have every connection in use: it says nothing about Redis."""
+
+
+class _Pool(redis.BlockingConnectionPool):
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        try:
+            return super().get_connection()  # type: ignore[no-untyped-call]
+        except redis.exceptions.ConnectionError as error:
+            if str(error) == "No connection available.":  # redis-py has no class for it
+                raise PoolExhausted(str(error)) from error
+            raise
+
+
 class Command(NamedTuple):
     """A command as it is sent, and one of its keys; all of them share a hash tag."""
 
@@ -65,7 +79,10 @@ class Route(Protocol):
         """One command, its reply as redis-py parses it."""
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies in the same order, one round trip for each server; an error stands in its command's place."""
+        """Replies in the same order, one round trip for each server; an error stands in its command's place.
+
+        A slot that is between two masters, or has none, is not waited for: batches come again.
+        """
 
     def place(self, key: str) -> str:
         """The server that owns the key now, as `host:port`."""
@@ -81,7 +98,7 @@ class Server:
     """One Redis server."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **_connections(timeout_s))
+        pool = _Pool.from_url(url, retry=Retry(NoBackoff(), 0), **_connections(timeout_s))
         self._client = redis.Redis(connection_pool=pool)
         made = pool.connection_kwargs
         self._place = f"{made.get('host', 'localhost')}:{made.get('port', 6379)}"
@@ -116,7 +133,7 @@ class Cluster:
                 startup_nodes=[_node(url) for url in urls[1:]],
                 require_full_coverage=False,  # the slots that have a master are served
                 retry=Retry(NoBackoff(), 0),
-                connection_pool_class=redis.BlockingConnectionPool,
+                connection_pool_class=_Pool,
                 **_connections(timeout_s),
             )
         except (RedisClusterException, IndexError) as error:  # IndexError: nodes that have met and own no slot
@@ -132,32 +149,43 @@ class Cluster:
         return self._cluster
 
     def call(self, command: Command) -> Any:
-        return self._call(command, None, time.monotonic() + self._timeout_s)
+        return self._call(command, waits=True)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
-        deadline = time.monotonic() + self._timeout_s
         replies: list[Any] = [None] * len(commands)
-        by_node: dict[str, list[int]] = {}
-        for number, command in enumerate(commands):
-            try:
-                by_node.setdefault(self._owner(command.key).name, []).append(number)
-            except SlotNotCoveredError as error:
-                replies[number] = error
-        for numbers in by_node.values():
-            batch = [commands[number] for number in numbers]
+        places = [self.place(command.key) for command in commands]
+        self._send_each(commands, places, range(len(commands)), replies)
+        lost = [number for number, reply in enumerate(replies) if isinstance(reply, _LOST)]
+        if lost:
+            self._refresh(time.monotonic() + self._timeout_s)
+            moved = [number for number in lost if self.place(commands[number].key) != places[number]]
+            self._send_each(commands, [self.place(command.key) for command in commands], moved, replies)
+        for number, reply in enumerate(replies):
+            if isinstance(reply, AskError):
+                try:
+                    replies[number] = self._call(commands[number], waits=False)
+                except (RedisError, SlotNotCoveredError) as error:
+                    replies[number] = error
+        return [
+            Undecided(f"No master took the command: {reply}") if isinstance(reply, _NOT_DONE) else reply
+            for reply in replies
+        ]
+
+    def _send_each(
+        self, commands: Sequence[Command], places: Sequence[str], numbers: Iterable[int], replies: list[Any]
+    ) -> None:
+        """Sends these commands, one round trip to each place, and puts what comes of each into its place."""
+        by_place: dict[str, list[int]] = {}
+        for number in numbers:
+            by_place.setdefault(places[number], []).append(number)
+        for together in by_place.values():
+            batch = [commands[number] for number in together]
             try:
                 answered = _pipelined(self._client_of(self._owner(batch[0].key)), batch)
             except (*_LOST, SlotNotCoveredError) as error:
                 answered = [error] * len(batch)
-            for number, reply in zip(numbers, answered, strict=True):
+            for number, reply in zip(together, answered, strict=True):
                 replies[number] = reply
-        for number, reply in enumerate(replies):
-            if isinstance(reply, (*_NOT_DONE, *_LOST)):
-                try:
-                    replies[number] = self._call(commands[number], reply, deadline)
-                except RedisError as error:
-                    replies[number] = error
-        return replies
 
     def place(self, key: str) -> str:
         try:
@@ -171,30 +199,27 @@ class Cluster:
     def replicas(self) -> "dict[str, redis.Redis]":
         return {node.name: self._client_of(node) for node in self._nodes.get_nodes_by_server_type("replica")}
 
-    def _call(self, command: Command, failure: Exception | None, deadline: float) -> Any:
-        """Sends a command, first after a failure if there was one, until it is done or its time is over."""
+    def _call(self, command: Command, *, waits: bool) -> Any:
+        """Sends a command until it is done or its time is over; unless it `waits`, a slot in between is left alone."""
+        deadline = time.monotonic() + self._timeout_s
         asked: redis.Redis | None = None
-        tried = self.place(command.key)
-        lost_before = False
+        lost = False
         for _ in range(REDIRECTS_MAX):
-            if failure is None:
-                tried = self.place(command.key)
-                try:
-                    return self._send(command, asked)
-                except (*_NOT_DONE, *_LOST) as error:
-                    failure = error
-            asked = None
-            if isinstance(failure, _LOST):
+            place = self.place(command.key)
+            try:
+                return self._send(command, asked)
+            except PoolExhausted:
+                raise
+            except _LOST:
                 self._refresh(deadline)
-                if lost_before or self.place(command.key) == tried:
-                    raise failure
-                lost_before = True
-            else:
-                asked = self._heed(failure, deadline)
-            if time.monotonic() >= deadline:
-                break
-            failure = None
-        raise Undecided(f"The cluster did not take the command in its time: {failure}") from failure
+                if lost or self.place(command.key) == place:
+                    raise
+                asked, lost = None, True
+            except _NOT_DONE as error:
+                if time.monotonic() >= deadline or not (waits or isinstance(error, AskError)):
+                    raise Undecided(f"No master took the command in its time: {error}") from error
+                asked = self._heed(error, deadline)
+        raise Undecided("The cluster sent the command round and round.")
 
     def _send(self, command: Command, asked: "redis.Redis | None") -> Any:
         if asked is None:
