@@ -86,15 +86,15 @@ def top_up_page(model_admin: "ModelAdmin[Any]", request: HttpRequest, account: A
 def _topped_up_page(
     model_admin: "ModelAdmin[Any]", request: HttpRequest, account: Account, before: int, top_up: services.TopUp
 ) -> HttpResponse:
-    entry = top_up.entry
+    grant = top_up.grant
     if not top_up.repeated:
-        model_admin.log_change(request, account, f"Topped up {entry.amount:,} credits: {entry.reason}")
+        model_admin.log_change(request, account, f"Topped up {grant.amount:,} credits: {grant.reason}")
     account.refresh_from_db()
     live = live_balances([account.number])[0]
     waits = live is None or not live.usable
     tiles = [
         Tile("Balance before", figure(before), "as booked" if waits else "could be spent before"),
-        Tile("Added", figure(0 if top_up.repeated else entry.amount, sign="+"), "just now"),
+        Tile("Added", figure(0 if top_up.repeated else grant.amount, sign="+"), "just now"),
         Tile(
             "Balance after",
             figure(top_up.balance),
@@ -111,7 +111,7 @@ def _topped_up_page(
         subtitle=str(account),
         obj=account,
         tiles=tiles,
-        entry=entry,
+        entry=top_up.entry,
         repeated=top_up.repeated,
         waits_for=live_state(live),
     )

@@ -17,10 +17,11 @@ from config.fields import validated
 from config.middleware import client_address
 from config.openapi import ADMIN_SECRET, API_KEY
 from credits import metering, rate, selectors, services, usage, verification
-from credits.models import VerificationRun
+from credits.models import CreditGrant, VerificationRun
 
 USAGE_DAYS_MAX = 366
 USAGE_DAYS_DEFAULT = 30
+PAYMENT_ID_LENGTH_MAX = 150
 
 
 class GrantAnswer(serializers.Serializer[Any]):
@@ -156,13 +157,39 @@ class TopUpBody(serializers.Serializer[Any]):
     user_id = AccountReference(help_text="The account's UUID or its customer number.")
     amount = WholeNumber(min_value=1, max_value=services.TOP_UP_MAX)
     reason = serializers.CharField(max_length=255, required=False, default="", allow_blank=True)
+    kind = serializers.ChoiceField(
+        choices=CreditGrant.Kind.values,
+        default=CreditGrant.Kind.PURCHASE.value,
+        error_messages={"invalid_choice": f"must be one of {', '.join(CreditGrant.Kind.values)}"},
+    )
+    priority = WholeNumber(
+        min_value=0,
+        max_value=services.PRIORITY_MAX,
+        default=services.PRIORITY_DEFAULT,
+        help_text="Lower is spent first.",
+    )
+    effective_at = serializers.DateTimeField(
+        required=False, allow_null=True, default=None, help_text="When the credits begin to count. Default: now."
+    )
+    expires_at = serializers.DateTimeField(
+        required=False, allow_null=True, default=None, help_text="When unspent credits expire. Default: never."
+    )
+    payment_id = serializers.CharField(
+        required=False,
+        default="",
+        max_length=PAYMENT_ID_LENGTH_MAX,
+        help_text="The payment's own id: booked once, whether it comes from here, the admin or the command line.",
+    )
 
 
 class TopUpAnswer(serializers.Serializer[Any]):
     user_id = serializers.CharField()
     amount = serializers.IntegerField()
     balance = serializers.IntegerField(help_text="What the account can spend now.")
-    transaction_id = serializers.IntegerField(help_text="The ledger entry.")
+    transaction_id = serializers.IntegerField(
+        allow_null=True, help_text="The ledger entry; null until `effective_at` where that lies ahead."
+    )
+    effective_at = serializers.DateTimeField(required=False, help_text="Only where the credits do not count yet.")
 
 
 class TopUpView(AdminSecretView):
@@ -171,7 +198,10 @@ class TopUpView(AdminSecretView):
     @extend_schema(
         operation_id="topup",
         summary="Top up an account",
-        description="With an `Idempotency-Key` header the same top-up sent again is booked once.",
+        description=(
+            "With an `Idempotency-Key` header or a `payment_id` the same top-up sent again is booked once; with another "
+            "account, amount or kind it is refused (422)."
+        ),
         request=TopUpBody,
         responses={200: TopUpAnswer},
         parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)],
@@ -186,24 +216,33 @@ class TopUpView(AdminSecretView):
                 "The Idempotency-Key is too long.",
                 details={"Idempotency-Key": f"at most {metering.IDEMPOTENCY_KEY_LENGTH_MAX} characters"},
             )
+        payment = body["payment_id"].strip()
+        if key and payment:
+            raise InvalidRequest(
+                "Send an Idempotency-Key or a payment_id, not both: each says by itself which top-up this is.",
+                details={"payment_id": "not beside an Idempotency-Key"},
+            )
         done = services.top_up(
             account=find_account(str(body["user_id"])),
             amount=body["amount"],
             now=timezone.now(),
             reason=body["reason"] or "Top-up",
             actor="admin api",
-            external_id=f"topup:{key}" if key else None,
+            external_id=services.payment_id(payment) if payment else f"topup:{key}" if key else None,
+            kind=body["kind"],
+            priority=body["priority"],
+            effective_at=body["effective_at"],
+            expires_at=body["expires_at"],
         )
-        headers = {"Idempotent-Replayed": "true"} if done.repeated else None
-        return Response(
-            {
-                "user_id": body["user_id"],
-                "amount": body["amount"],
-                "balance": done.balance,
-                "transaction_id": done.entry.pk,
-            },
-            headers=headers,
-        )
+        answer = {
+            "user_id": body["user_id"],
+            "amount": body["amount"],
+            "balance": done.balance,
+            "transaction_id": done.entry.pk if done.entry else None,
+        }
+        if done.entry is None:
+            answer["effective_at"] = done.grant.effective_at
+        return Response(answer, headers={"Idempotent-Replayed": "true"} if done.repeated else None)
 
 
 class SyncBody(serializers.Serializer[Any]):

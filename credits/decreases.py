@@ -4,10 +4,11 @@ Redis gives only what is neither held nor spent, in `take` commands that are boo
 could not give is asked for again, at most once a second, until the target is met or nothing remains.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, F, OuterRef
 
 from accounts.models import Account
@@ -16,7 +17,16 @@ from config.redis import PARTITIONS
 from credits import counters, ledger, ledger_rows
 from credits.ledger_rows import LockedAccount
 from credits.models import Command, CreditGrant, Decrease
-from credits.services import TOP_UP_MAX, spendable, tell_redis
+from credits.services import (
+    ACTOR_LENGTH_MAX,
+    REASON_LENGTH_MAX,
+    TOP_UP_MAX,
+    PaymentMismatch,
+    cancel_scheduled,
+    check_external_id,
+    spendable,
+    tell_redis,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -29,42 +39,63 @@ class GrantEnding(DomainError):
     status = 409
 
 
-def void_grant(*, grant: CreditGrant, reason: str, actor: str, now: datetime) -> Decrease:
-    """Takes back what a grant has left after what was spent until now. Raises `GrantEnding`, `InvalidRequest` without a
-    reason, `RedisUnavailable`: without Redis nobody knows what is held."""
+@dataclass(frozen=True, slots=True)
+class Deduction:
+    """A deduction that was begun. `repeated`: by an earlier call with the same id, nothing was done now."""
+
+    decrease: Decrease
+    repeated: bool
+
+
+def void_grant(*, grant: CreditGrant, reason: str, actor: str, now: datetime) -> Decrease | None:
+    """Takes back what a grant has left after what was spent until now; None for a scheduled grant, which never counted.
+
+    Raises `GrantEnding`, `InvalidRequest` without a reason, `RedisUnavailable`: without Redis nobody knows what is held.
+    """
     if not reason.strip():
         raise InvalidRequest("Say why the grant is voided.", details={"reason": "required"})
+    if grant.entered_at is None and cancel_scheduled(grant=grant, reason=reason.strip(), actor=actor, now=now):
+        return None
     ledger.catch_up(grant.account.number % PARTITIONS, now=now)
     decrease = _begin(grant, kind=Decrease.Kind.VOID, reason=reason.strip(), actor=actor, now=now)
     tell_redis(grant.account)
     return decrease
 
 
-def deduct(*, account: Account, amount: int, reason: str, actor: str, now: datetime) -> Decrease:
+def deduct(
+    *, account: Account, amount: int, reason: str, actor: str, now: datetime, external_id: str | None = None
+) -> Deduction:
     """Takes `amount` credits from the account, grants in burn-down order: a negative adjustment.
 
-    Raises `InvalidRequest` without a reason, or for an amount outside 1 to what the account can spend now.
+    The same `external_id` is taken once; again with another account or amount it raises `PaymentMismatch`. Raises
+    `InvalidRequest` without a reason, or for an amount outside 1 to what the account can spend now.
     """
-    available = spendable(account)
     if not reason.strip():
         raise InvalidRequest("Say why credits are taken.", details={"reason": "required"})
+    check_external_id(external_id)
+    wanted = Decrease(
+        account=account,
+        kind=Decrease.Kind.ADJUSTMENT,
+        target=amount,
+        external_id=external_id,
+        reason=reason.strip()[:REASON_LENGTH_MAX],
+        actor=actor[:ACTOR_LENGTH_MAX],
+        created_at=now,
+    )
+    if known := _known_deduction(wanted):
+        return Deduction(known, True)
+    available = spendable(account)
     if not 1 <= amount <= min(TOP_UP_MAX, available):
         raise InvalidRequest(
             f"Between 1 and {available:,} credits can be taken now.", details={"amount": f"1 to {available}"}
         )
-    with transaction.atomic():
-        locked = ledger_rows.lock_accounts([account.number])[account.number]
-        decrease = Decrease.objects.create(
-            account=account,
-            kind=Decrease.Kind.ADJUSTMENT,
-            target=amount,
-            reason=reason.strip()[:255],
-            actor=actor[:254],
-            created_at=now,
-        )
-        _add_take(locked, decrease, amount, now=now)
+    try:
+        done = _begin_deduction(wanted, now=now)
+    except IntegrityError:
+        # Another account was deducted under the same id at this moment: the second look finds it.
+        done = _begin_deduction(wanted, now=now)
     tell_redis(account)
-    return decrease
+    return done
 
 
 def expire_due(*, now: datetime) -> int:
@@ -101,6 +132,31 @@ def ask_again(*, now: datetime) -> int:
     return asked
 
 
+def _known_deduction(wanted: Decrease) -> Decrease | None:
+    """The deduction that has this id already. Raises `PaymentMismatch` when the id stands for something else."""
+    if wanted.external_id is None:
+        return None
+    known = Decrease.objects.filter(external_id=wanted.external_id).first()
+    is_same = known is not None and (known.account_id, known.target) == (wanted.account_id, wanted.target)
+    if not is_same and (known or CreditGrant.objects.filter(external_id=wanted.external_id).exists()):
+        raise PaymentMismatch(
+            "This id was used before with another account or amount. Use a new one for a new deduction.",
+            details={"external_id": wanted.external_id},
+        )
+    return known
+
+
+@transaction.atomic
+def _begin_deduction(wanted: Decrease, *, now: datetime) -> Deduction:
+    locked = ledger_rows.lock_accounts([wanted.account.number])[wanted.account.number]
+    # Looked for again under the lock: the same call may have come twice at once.
+    if known := _known_deduction(wanted):
+        return Deduction(known, True)
+    wanted.save(force_insert=True)
+    _add_take(locked, wanted, wanted.target, now=now)
+    return Deduction(wanted, False)
+
+
 @transaction.atomic
 def _begin(grant: CreditGrant, *, kind: Decrease.Kind, reason: str, actor: str, now: datetime) -> Decrease:
     locked = ledger_rows.lock_accounts([grant.account.number])[grant.account.number]
@@ -118,8 +174,8 @@ def _begin(grant: CreditGrant, *, kind: Decrease.Kind, reason: str, actor: str, 
         grant=grant,
         kind=kind,
         target=remaining,
-        reason=reason[:255],
-        actor=actor[:254],
+        reason=reason[:REASON_LENGTH_MAX],
+        actor=actor[:ACTOR_LENGTH_MAX],
         created_at=now,
     )
     _add_take(locked, decrease, remaining, now=now)

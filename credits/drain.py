@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import key_state, revocation
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
-from credits import counters, decreases, ledger, loading, usage
+from credits import counters, decreases, ledger, loading, services, usage
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +88,7 @@ def run(*, stopping: Callable[[], bool]) -> None:
             next_sweep = time.monotonic() + SWEEP_EVERY_S
         if now >= next_apply:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
+            _attempt("scheduled", lambda: services.enter_due(now=timezone.now()) > 0)
             _attempt("expiry", lambda: decreases.expire_due(now=timezone.now()) > 0)
             _attempt("decreases", lambda: decreases.ask_again(now=timezone.now()) > 0)
             _attempt("revocations", lambda: revocation.carry_revocations() > 0)

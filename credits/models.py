@@ -17,7 +17,11 @@ EXTERNAL_ID_LENGTH_MAX = 200
 
 
 class CreditGrant(models.Model):
-    """Credits given to an account; `remaining` is what its draws have left."""
+    """Credits given to an account; `remaining` is what its draws have left.
+
+    A grant whose `effective_at` lies ahead is scheduled: nothing of it counts (`remaining` 0) until it enters ledger and
+    balance, which `entered_at` tells.
+    """
 
     class Kind(models.TextChoices):
         PURCHASE = "purchase"
@@ -32,12 +36,14 @@ class CreditGrant(models.Model):
     remaining = models.BigIntegerField()
     priority = models.SmallIntegerField(default=100, help_text="Lower is spent first.")
     effective_at = models.DateTimeField(default=timezone.now)
+    entered_at = models.DateTimeField(null=True, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     external_id = models.CharField(max_length=EXTERNAL_ID_LENGTH_MAX, null=True, blank=True, unique=True)
     voided_at = models.DateTimeField(null=True, blank=True)
     # Since when it is being taken back (expiry, void): from then on it is drawn last, until nothing remains.
     ending_at = models.DateTimeField(null=True, editable=False)
     reason = models.CharField(max_length=255, blank=True)
+    actor = models.CharField(max_length=254, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -51,6 +57,11 @@ class CreditGrant(models.Model):
         indexes = [
             # Burn-down order reads only grants that can still pay.
             models.Index(fields=["account"], name="grant_open", condition=Q(remaining__gt=0)),
+            models.Index(
+                fields=["effective_at"],
+                name="grant_scheduled",
+                condition=Q(entered_at__isnull=True, voided_at__isnull=True),
+            ),
             models.Index(
                 fields=["expires_at"],
                 name="grant_expiring",
@@ -134,6 +145,48 @@ class GrantDraw(models.Model):
         return f"{self.amount:,} credits of {self.grant_id}"
 
 
+class Refund(models.Model):
+    """Credits of a charged operation, given back to the grants that had paid. Inserted with its entry, never changed.
+
+    `whole`: all that was left of the charge was asked for, whatever that was.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="refunds")
+    operation = models.UUIDField()
+    amount = models.BigIntegerField()
+    whole = models.BooleanField(default=False)
+    entry = models.OneToOneField(CreditTransaction, on_delete=models.PROTECT, related_name="refund")
+    external_id = models.CharField(max_length=EXTERNAL_ID_LENGTH_MAX, null=True, blank=True, unique=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.CheckConstraint(name="refund_amount_positive", condition=Q(amount__gt=0))]
+        indexes = [models.Index(fields=["account", "operation"], name="refund_operation")]
+
+    def __str__(self) -> str:
+        return f"Refund of {self.amount:,} credits"
+
+
+class GrantReturn(models.Model):
+    """Where (a part of) a refund went: `amount` of what `draw` took is in `grant` again. Never changed.
+
+    That is the grant that paid, or a new one of kind refund where that one has ended.
+    """
+
+    refund = models.ForeignKey(Refund, on_delete=models.PROTECT, related_name="returns")
+    draw = models.ForeignKey(GrantDraw, on_delete=models.PROTECT, related_name="returns")
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="returns")
+    amount = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(name="return_amount_positive", condition=Q(amount__gt=0))]
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} credits back to {self.grant_id}"
+
+
 class Decrease(models.Model):
     """Credits to be taken back: what a grant has left (expiry, void), or an amount (adjustment).
 
@@ -151,6 +204,7 @@ class Decrease(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     target = models.BigIntegerField()
     booked = models.BigIntegerField(default=0)
+    external_id = models.CharField(max_length=EXTERNAL_ID_LENGTH_MAX, null=True, blank=True, unique=True)
     reason = models.CharField(max_length=255, blank=True)
     actor = models.CharField(max_length=254, blank=True)
     created_at = models.DateTimeField(default=timezone.now)

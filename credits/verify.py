@@ -59,6 +59,29 @@ SELECT a.number, a.balance,
   FROM accounts_account a WHERE a.number = ANY(%s) ORDER BY a.number
 """
 
+# A grant has what it was given and what returned to it, less its draws; a refund is the sum of what it returned, and no draw
+# is returned twice.
+_GRANTS_SQL = """
+SELECT a.number,
+       (SELECT count(*) FROM credits_creditgrant g WHERE g.account_id = a.id AND g.remaining <>
+               CASE WHEN g.entered_at IS NULL THEN 0 ELSE g.amount END
+               - (SELECT coalesce(sum(d.amount), 0) FROM credits_grantdraw d WHERE d.grant_id = g.id)
+               + (SELECT coalesce(sum(r.amount), 0) FROM credits_grantreturn r
+                    JOIN credits_grantdraw d ON d.id = r.draw_id WHERE r.grant_id = g.id AND d.grant_id = g.id)),
+       (SELECT count(*) FROM credits_refund f JOIN credits_credittransaction t ON t.id = f.entry_id
+         WHERE f.account_id = a.id AND (t.type <> 'credit' OR t.amount <> f.amount OR f.amount <>
+               (SELECT coalesce(sum(r.amount), 0) FROM credits_grantreturn r WHERE r.refund_id = f.id))),
+       (SELECT count(*) FROM (SELECT FROM credits_refund f JOIN credits_grantreturn r ON r.refund_id = f.id
+          JOIN credits_grantdraw d ON d.id = r.draw_id WHERE f.account_id = a.id
+         GROUP BY d.id, d.amount HAVING sum(r.amount) > d.amount) AS overdrawn)
+  FROM accounts_account a WHERE a.number = ANY(%s) ORDER BY a.number
+"""
+_GRANT_CHECKS = (
+    "grants whose rest is not what was given and returned less what was drawn",
+    "refunds whose parts do not add up",
+    "draws of which more was returned than drawn",
+)
+
 # What Redis must hold at (epoch, seq, applied): the balance, plus what was booked after the cut, minus the adds it had not
 # applied (those that return a part of a debit after the cut are no part of it), minus debits set aside without return.
 _LIVE_SQL = """
@@ -129,6 +152,10 @@ def _ledger_differences(numbers: Sequence[int]) -> list[Difference]:
                 )
             if undrawn:
                 found.append(Difference(number, "debits whose draws do not add up", 0, undrawn))
+        cursor.execute(_GRANTS_SQL, [list(numbers)])
+        for number, *counts in cursor.fetchall():
+            checked = zip(_GRANT_CHECKS, counts, strict=True)
+            found += [Difference(number, what, 0, count) for what, count in checked if count]
     return found
 
 

@@ -22,7 +22,9 @@ def grant_of(account: Account) -> CreditGrant:
 
 
 def void(account: Account) -> Decrease:
-    return decreases.void_grant(grant=grant_of(account), reason="mistake", actor="ops", now=timezone.now())
+    decrease = decreases.void_grant(grant=grant_of(account), reason="mistake", actor="ops", now=timezone.now())
+    assert decrease is not None
+    return decrease
 
 
 def balances(account: Account) -> tuple[int, int]:

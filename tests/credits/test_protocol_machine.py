@@ -141,7 +141,9 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(amount=st.integers(1, 50))
     def top_up_and_crash_before_redis_learns(self, amount: int) -> None:
-        services._book_top_up(self.customer.account, amount, timezone.now(), "", "", None)
+        services._book_grant(
+            CreditGrant(account=self.customer.account, kind="purchase", amount=amount, remaining=0), now=timezone.now()
+        )
 
     @rule(data=st.data())
     def void_a_grant(self, data: st.DataObject) -> None:
