@@ -71,7 +71,7 @@ RATE_LIMIT_RPM: int = env.int("RATE_LIMIT_RPM", default=60)
 QUERY_TIMEOUT_S: int = env.int("QUERY_TIMEOUT_S", default=10)
 HOLD_S: int = env.int("HOLD_S", default=45)
 RESULT_KEPT_S: int = env.int("RESULT_KEPT_S", default=600)
-REDIS_TIMEOUT_MS: int = env.int("REDIS_TIMEOUT_MS", default=1000)
+REDIS_TIMEOUT_MS: int = env.int("REDIS_TIMEOUT_MS", default=250)
 JOURNAL_EVENTS_MAX: int = env.int("JOURNAL_EVENTS_MAX", default=1_000_000)
 
 # --- Ingestion -------------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     # `.env` and `.local/env` belong to a demo; a test must not depend on them.
     os.environ["IGNORE_ENV_FILES"] = "1"
     os.environ.update(_TEST_SECRETS)
+    os.environ["REDIS_TIMEOUT_MS"] = "3000"  # a busy machine is no outage
     for name in ("CLICKHOUSE_READER_URL", "REDIS_CLUSTER", "RATE_LIMIT_RPM", "SENTRY_DSN", "DEBUG", "WEB_PROCESSES"):
         os.environ.pop(name, None)
     signal.signal(signal.SIGTERM, _leave)
