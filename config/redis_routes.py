@@ -43,20 +43,6 @@ _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 _NOT_DONE = (AskError, TryAgainError, ClusterDownError, SlotNotCoveredError)  # MovedError is an AskError
 
 
-class PoolExhausted(redis.exceptions.ConnectionError):
-    """This process' own threads have every connection in use: it says nothing about Redis."""
-
-
-class _Pool(redis.BlockingConnectionPool):
-    def get_connection(self, *_: Any, **__: Any) -> Any:
-        try:
-            return super().get_connection()  # type: ignore[no-untyped-call, unused-ignore]
-        except redis.exceptions.ConnectionError as error:
-            if str(error) == "No connection available.":  # redis-py has no class for it
-                raise PoolExhausted(str(error)) from error
-            raise
-
-
 class Undecided(redis.exceptions.ConnectionError):
     """No node of the cluster took the command in its time: its slot is on the move, or its master is being replaced."""
 
