@@ -64,6 +64,8 @@ CELERY_WORKER_CONCURRENCY: int = env.int("WORKER_PROCESSES", default=1)
 # What beat starts with. `expire_seconds`: a run that found no worker until the next one is due is dropped, so nothing piles up.
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "verify-ledger": {"task": "credits.verify_ledger", "schedule": 600, "options": {"expire_seconds": 600}},
+    "evaluate-alerts": {"task": "credits.evaluate_alerts", "schedule": 60, "options": {"expire_seconds": 60}},
+    "deliver-alerts": {"task": "credits.deliver_alerts", "schedule": 10, "options": {"expire_seconds": 10}},
 }
 
 # --- Metering: durations keep query deadline < hold < worker timeout -------------------------------------------------
@@ -73,6 +75,18 @@ HOLD_S: int = env.int("HOLD_S", default=45)
 RESULT_KEPT_S: int = env.int("RESULT_KEPT_S", default=600)
 REDIS_TIMEOUT_MS: int = env.int("REDIS_TIMEOUT_MS", default=250)
 JOURNAL_EVENTS_MAX: int = env.int("JOURNAL_EVENTS_MAX", default=1_000_000)
+
+# --- Alerts: what an account gets that has not chosen; 0 switches the alert off --------------------------------------
+ALERT_LOW_CREDITS: int = env.int("ALERT_LOW_CREDITS", default=0)
+ALERT_LOW_PERCENT: int = env.int("ALERT_LOW_PERCENT", default=20)
+ALERT_EXPIRING_DAYS: int = env.int("ALERT_EXPIRING_DAYS", default=7)
+ALERT_WEBHOOK_ALLOW_HTTP: bool = env.bool("ALERT_WEBHOOK_ALLOW_HTTP", default=False)
+ALERT_WEBHOOK_ALLOWED_NETWORKS: list[str] = env.list("ALERT_WEBHOOK_ALLOWED_NETWORKS", default=[])
+
+# EMAIL_BACKEND, EMAIL_HOST and so on from one URL.
+vars().update(env.email_url("EMAIL_URL", default="smtp://localhost:25"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="Meterhouse <no-reply@localhost>")
 
 # --- Ingestion -------------------------------------------------------------------------------------------------------
 REJECT_THRESHOLD: float = env.float("REJECT_THRESHOLD", default=0.001)

@@ -36,6 +36,7 @@ SCOPES = {
     "download": "download",
     "credits": "account",
     "usage": "account",
+    "alerts": "account",
 }
 QUERY_TEXT_MAX = 2048
 IDEMPOTENCY_KEY_LENGTH_MAX = 128

@@ -11,6 +11,13 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import Account
+from credits.alert_models import (  # noqa: F401 - Django looks for an app's models here
+    Alert,
+    AlertDelivery,
+    AlertSettings,
+    AlertState,
+    ExpiryNotice,
+)
 from credits.amounts import CREDITS_MAX
 
 EXTERNAL_ID_LENGTH_MAX = 200

@@ -7,7 +7,7 @@ from django.utils import timezone
 from config.celery import app
 from config.clickhouse.client import StoreUnavailable
 from config.redis import RedisUnavailable
-from credits import verification
+from credits import alert_delivery, alerts, verification
 from credits.models import VerificationRun
 
 log = structlog.get_logger(__name__)
@@ -24,3 +24,21 @@ def verify_ledger() -> None:
         verification.run(now=timezone.now(), trigger=VerificationRun.Trigger.TASK)
     except (verification.VerificationRunning, *RedisUnavailable, OperationalError, StoreUnavailable) as error:
         log.warning("verification_left_out", error=type(error).__name__, reason=str(error)[:300])
+
+
+@app.task(name="credits.evaluate_alerts")
+def evaluate_alerts() -> None:
+    """Finds out who has to be told what; what one run misses the next one finds."""
+    try:
+        alerts.evaluate(now=timezone.now())
+    except OperationalError as error:
+        log.warning("alerts_left_out", error=type(error).__name__)
+
+
+@app.task(name="credits.deliver_alerts")
+def deliver_alerts() -> None:
+    """Sends the alerts that are due; several runs at once share them out."""
+    try:
+        alert_delivery.deliver_due()
+    except OperationalError as error:
+        log.warning("alert_deliveries_left_out", error=type(error).__name__)
