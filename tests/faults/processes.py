@@ -25,7 +25,7 @@ def database_url() -> str:
     return urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
 
 
-def _environment(changes: dict[str, str]) -> dict[str, str]:
+def environment_of(changes: dict[str, str]) -> dict[str, str]:
     """This test's environment, with this worker's database."""
     return {**os.environ, "DATABASE_URL": database_url(), "LOG_LEVEL": "WARNING", "REDIS_TIMEOUT_MS": "5000", **changes}
 
@@ -37,7 +37,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command] if command[0] != "manage.py" else [sys.executable, *command],
             cwd=ROOT,
-            env=_environment(environment or {}),
+            env=environment_of(environment or {}),
             stdin=subprocess.DEVNULL,
             stderr=stderr,
             start_new_session=True,
