@@ -26,7 +26,8 @@ from django.db.models import F
 from accounts import key_state, keys
 from accounts.models import ApiKey
 from config.errors import NotFound, TemporarilyUnavailable
-from config.redis import PARTITIONS, RedisUnavailable, Script, money
+from config.redis import PARTITIONS, RedisUnavailable, Script, ask, ask_many
+from config.redis_routes import Command
 
 log = structlog.get_logger(__name__)
 
@@ -127,11 +128,9 @@ def book(public_id: str, *, now: datetime, actor: str, reason: str) -> bool:
 
 def carry_revocations() -> int:
     """Brings the revocations that Redis has noted into Postgres; how many. For the drain. Raises what the stores raise."""
-    pipeline = money().pipeline(transaction=False)
-    for partition in range(PARTITIONS):
-        pipeline.hgetall(key_state.revocations_key(partition))
+    places = [key_state.revocations_key(partition) for partition in range(PARTITIONS)]
     carried = 0
-    for notes in pipeline.execute():
+    for notes in ask_many([Command(place, ("HGETALL", place)) for place in places]):
         for field, packed in notes.items():
             public_id, note = field.decode(), json.loads(packed)
             try:
@@ -170,7 +169,8 @@ def _note(public_id: str, *, now: datetime, actor: str, reason: str) -> bool:
 def _forget(public_id: str) -> None:
     """Postgres knows (or knows of no such key): the note has done its work. Should Redis be away, the drain forgets it."""
     try:
-        money().hdel(key_state.revocations_key(keys.account_number_of(public_id)), public_id)
+        place = key_state.revocations_key(keys.account_number_of(public_id))
+        ask(Command(place, ("HDEL", place, public_id)))
     except RedisUnavailable as error:
         log.warning("revocation_note_kept", key=public_id, error=type(error).__name__)
 

@@ -72,6 +72,11 @@ def shard_of(partition: int) -> str:
     return route().place(partition_tag(partition))
 
 
+def ask(command: Command) -> Any:
+    """The reply to one plain command, the quick way."""
+    return _sound([_translated(reply) for reply in route().call_many([command])])[0]
+
+
 def ask_many(commands: Sequence[Command]) -> list[Any]:
     """Replies to plain commands, in their order, in one patient round trip to each server; raises the first error."""
     return _sound([_translated(reply) for reply in route(quick=False).call_many(commands)])

@@ -372,7 +372,7 @@ def is_caught(fault: Fault, folder: Path) -> bool:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider"),
-                *("-m", "not browser and not machine and not long"),
+                *("-m", "not browser and not machine and not cluster and not long"),
                 *fault.tests.split(),
             ],
             cwd=folder,
