@@ -22,7 +22,8 @@ from accounts.models import Account
 from config.display import figure, labelled, moment, two_lines
 from config.errors import DomainError
 from credits.admin import GrantInline
-from credits.admin_balances import available_figure, balance_tiles, top_up_page
+from credits.admin_balances import available_figure, balance_tiles
+from credits.admin_money import adjust_page, top_up_page
 from credits.selectors import live_balances
 
 STATE_LABELS = {"active": "success", "suspended": "warning"}
@@ -58,7 +59,7 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     )
     inlines = (KeyInline, GrantInline, MembershipInline)
     change_form_before_template = "admin/accounts/account/tiles.html"
-    actions_detail = ("top_up", "issue_key", "suspend", "reactivate")
+    actions_detail = ("top_up", "adjust", "issue_key", "suspend", "reactivate")
     actions = None
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -93,6 +94,9 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
 
     def has_top_up_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return request.user.has_perm("credits.add_creditgrant")
+
+    def has_adjust_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perms(("credits.add_creditgrant", "credits.add_decrease"))
 
     def has_issue_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return request.user.has_perm("accounts.add_apikey")
@@ -155,6 +159,11 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     def top_up(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Gives credits: `credits.services.top_up`, once however often the form is sent."""
         return top_up_page(self, request, self._found(request, object_id))
+
+    @operation("Adjust", icon="balance", permission="adjust", url_path="adjust")
+    def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Corrects the balance: `credits.adjustments`, once however often the form is sent."""
+        return adjust_page(self, request, self._found(request, object_id))
 
     @operation("Issue key", icon="key", permission="issue", url_path="issue-key")
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:

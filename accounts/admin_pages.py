@@ -14,6 +14,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import (
     UnfoldAdminEmailInputWidget,
     UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminSelectWidget,
     UnfoldAdminTextInputWidget,
 )
 
@@ -57,6 +58,10 @@ class OperationForm(forms.Form):
                 field.widget = UnfoldAdminIntegerFieldWidget(
                     attrs={**field.widget.attrs, **field.widget_attrs(field.widget), "inputmode": "numeric"}
                 )
+            elif isinstance(field, forms.ChoiceField):
+                field.widget = UnfoldAdminSelectWidget(attrs=field.widget.attrs, choices=field.choices)
+            elif isinstance(field, forms.DateTimeField):
+                field.widget = UnfoldAdminTextInputWidget(attrs={**field.widget.attrs, "type": "datetime-local"})
             else:
                 field.widget = UnfoldAdminTextInputWidget(attrs=field.widget.attrs)
             field.widget.is_required = field.required

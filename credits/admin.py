@@ -8,16 +8,19 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Count, Max, Min, Model, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import TextFilter
+from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.admin_pages import account_url
+from accounts.admin_pages import account_url, operation
 from accounts.models import Account
 from config.display import code, figure, labelled, link, moment, quiet
 from config.read_only import NextPagePaginator, ReadOnlyAdmin, ReadOnlyInline
+from credits import refunds
+from credits.admin_money import refund_page, void_page
 from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
 
 NUMBER_DIGITS_MAX = 18
@@ -102,6 +105,15 @@ class OfAccountAdmin(ReadOnlyAdmin):
         return figure(row.amount)
 
 
+def state_of(grant: CreditGrant) -> str:
+    """A grant's state in one word: scheduled, open, spent, ending (being taken back) or ended."""
+    if grant.entered_at is None:
+        return "ended" if grant.voided_at else "scheduled"
+    if grant.ending_at is not None:
+        return "ending" if grant.remaining else "ended"
+    return "open" if grant.remaining else "spent"
+
+
 class GrantInline(ReadOnlyInline):
     """Credits a customer was given, newest first, on its page."""
 
@@ -129,9 +141,19 @@ class GrantInline(ReadOnlyInline):
 
 @admin.register(CreditGrant)
 class CreditGrantAdmin(OfAccountAdmin):
-    """Grants; a top-up makes one, its draws use it up."""
+    """Grants; a top-up makes one, its draws use it up. What one has left can be voided."""
 
-    list_display = ("created", "customer", "kind", "amount_figure", "remaining_figure", "expires", "reason")
+    list_display = (
+        "created",
+        "customer",
+        "kind",
+        "amount_figure",
+        "remaining_figure",
+        "state_label",
+        "expires",
+        "reason",
+    )
+    actions_detail = ("void",)
     list_filter = ("kind", CustomerFilter)
     fields = (
         "grant_id",
@@ -139,6 +161,7 @@ class CreditGrantAdmin(OfAccountAdmin):
         "kind",
         "amount_figure",
         "remaining_figure",
+        "state_label",
         "priority",
         "effective",
         "expires",
@@ -146,6 +169,7 @@ class CreditGrantAdmin(OfAccountAdmin):
         "voided",
         "external",
         "reason",
+        "actor",
         "created",
     )
     readonly_fields = fields
@@ -154,6 +178,28 @@ class CreditGrantAdmin(OfAccountAdmin):
     @admin.display(description="Remaining")
     def remaining_figure(self, grant: CreditGrant) -> SafeString:
         return figure(grant.remaining)
+
+    @labelled(
+        "State", {"open": "success", "spent": "info", "scheduled": "info", "ending": "warning", "ended": "danger"}
+    )
+    def state_label(self, grant: CreditGrant) -> str:
+        return state_of(grant)
+
+    def has_void_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("credits.add_decrease")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        grant = self.get_object(request, object_id)
+        can_end = grant is not None and state_of(grant) in {"open", "scheduled"}
+        return super().get_actions_detail(request, object_id) if can_end else []
+
+    @operation("Void", icon="block", permission="void", url_path="void", variant=ActionVariant.DANGER)
+    def void(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Takes back what the grant has left: `credits.decreases.void_grant`."""
+        grant = self.get_object(request, object_id)
+        if grant is None:
+            raise Http404
+        return void_page(self, request, grant)
 
     @admin.display(description="Effective")
     def effective(self, grant: CreditGrant) -> SafeString:
@@ -213,6 +259,7 @@ class LedgerAdmin(OfAccountAdmin):
 
     list_display = ("entry", "created", "customer", "kind_label", "signed", "reason", "key", "actor")
     list_filter = ("type", "kind", DayFilter, CustomerFilter)
+    actions_detail = ("refund",)
     fields = (
         "created",
         "customer",
@@ -231,6 +278,22 @@ class LedgerAdmin(OfAccountAdmin):
     readonly_fields = fields
     inlines = (GrantDrawInline,)
     ordering = ("-id",)
+
+    def has_refund_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("credits.add_refund")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        entry = self.get_object(request, object_id)
+        refundable = entry is not None and refunds.is_refundable(entry)
+        return super().get_actions_detail(request, object_id) if refundable else []
+
+    @operation("Refund", icon="undo", permission="refund", url_path="refund")
+    def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Gives a charge back: `credits.refunds.refund`. The entry itself stays: a refund is one of its own."""
+        entry = self.get_object(request, object_id)
+        if entry is None or not refunds.is_refundable(entry):
+            raise Http404
+        return refund_page(self, request, entry)
 
     @admin.display(description="Entry")
     def entry(self, entry: CreditTransaction) -> SafeString:

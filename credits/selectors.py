@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
-from django.db.models import Q
+from django.db.models import Q, Sum
 
 from accounts.models import Account
 from config.redis import RedisUnavailable
@@ -34,6 +34,29 @@ def live_balances(numbers: Sequence[int]) -> list[counters.LiveBalance | None]:
     except RedisUnavailable as error:
         log.warning("live_balances_unknown", accounts=len(numbers), error=type(error).__name__)
         return [None] * len(numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """What expires within a time: `total` credits, and the grants they are in, the first to expire first."""
+
+    total: int
+    grants: list[CreditGrant]
+
+
+def expiring_soon(*, account: Account, now: datetime, within: timedelta) -> Expiring:
+    """Credits of the account that expire unless they are spent within that time; at most 1,000 grants are listed."""
+    expiring = CreditGrant.objects.filter(
+        account=account, remaining__gt=0, expires_at__gt=now, expires_at__lte=now + within, ending_at=None
+    )
+    total = expiring.aggregate(total=Sum("remaining"))["total"]
+    return Expiring(int(total or 0), list(expiring.order_by("expires_at", "created_at")[:GRANTS_SHOWN_MAX]))
+
+
+def scheduled_grants(*, account: Account) -> list[CreditGrant]:
+    """Grants that do not count yet, the next first; at most 1,000."""
+    scheduled = CreditGrant.objects.filter(account=account, entered_at=None, voided_at=None)
+    return list(scheduled.order_by("effective_at")[:GRANTS_SHOWN_MAX])
 
 
 def credits_of(*, account_number: int, now: datetime) -> Credits:

@@ -258,7 +258,7 @@ def test_a_customer_offers_the_action_that_its_state_allows(state: str, offered:
     set_account_state(account=account, state=state)
     response = client_of(operator()).get(page_of(account))
     paths = [entry["path"] for entry in response.context["actions_detail"]]
-    assert paths == [page_of(account, name) for name in ("top_up", "issue_key", offered)]
+    assert paths == [page_of(account, name) for name in ("top_up", "adjust", "issue_key", offered)]
 
 
 def test_customers_keys_and_users_are_never_deleted() -> None:

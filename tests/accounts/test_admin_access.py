@@ -31,10 +31,10 @@ EDITED = {**READ_ONLY, "add": 200}
 MODELS: dict[str, dict[str, int]] = {
     "accounts_user": EDITED,
     "auth_group": {**EDITED, "delete": 200},
-    "accounts_account": {**EDITED, "top_up": 200, "issue_key": 200, "suspend": 200, "reactivate": 200},
+    "accounts_account": {**EDITED, "top_up": 200, "adjust": 200, "issue_key": 200, "suspend": 200, "reactivate": 200},
     "accounts_apikey": {**READ_ONLY, "set_limit": 200, "revoke": 200},
-    "credits_creditgrant": READ_ONLY,
-    "credits_credittransaction": READ_ONLY,
+    "credits_creditgrant": {**READ_ONLY, "void": 200},
+    "credits_credittransaction": {**READ_ONLY, "refund": 200},
     "credits_setaside": READ_ONLY,
     "credits_command": READ_ONLY,
     "ingestion_ingestionjob": READ_ONLY,

@@ -89,7 +89,7 @@ def test_top_up_submitted_twice_books_once() -> None:
     account.refresh_from_db()
     assert account.balance == 1150
     assert values(second) == ["1,150", "+0", "1,150", "1,150"]
-    assert "Nothing was added now." in text_of(second)
+    assert "Nothing was booked now." in text_of(second)
     assert LogEntry.objects.filter(object_id=str(account.pk)).count() == 1
 
 

@@ -50,7 +50,7 @@ class Command(BaseCommand):
                     account=account,
                     amount=options["amount"],
                     now=now,
-                    external_id=f"deduction:{options['id'].strip()}" if options["id"] else None,
+                    external_id=f"adjustment:{options['id'].strip()}" if options["id"] else None,
                     **by,
                 )
                 decrease, repeated = done.decrease, done.repeated
