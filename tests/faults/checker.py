@@ -256,10 +256,10 @@ def _usage_rows(evidence: Evidence) -> Iterator[Violation]:
         if shown != booked[place]:
             seen = f"operation {place[1]}: shows {shown}, booked {booked[place]}"
             yield Violation("C7", "the usage log shows another charge than the ledger", place[0], seen)
-    ids = Counter(row.event_id for row in evidence.usage)
-    for event_id, count in ids.items():
+    ids = Counter((row.account, row.event_id) for row in evidence.usage)
+    for (account, event_id), count in ids.items():
         if count > 1:
-            yield Violation("C5", "the usage log shows an event twice", None, f"event {event_id}: {count} times")
+            yield Violation("C5", "the usage log shows an event twice", account, f"event {event_id}: {count} times")
     for place, amount in booked.items():
         if place not in rows and not in_a_loss(evidence.losses, *when[place]):
             seen = f"operation {place[1]}: booked {amount}"

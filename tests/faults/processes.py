@@ -8,6 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -33,18 +34,26 @@ def environment_of(changes: dict[str, str]) -> dict[str, str]:
 class ServerProcess:
     """One process of the product; `kill` is kill -9 of it and all it started."""
 
-    def __init__(self, *command: str, environment: dict[str, str] | None = None, stderr: int | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *command] if command[0] != "manage.py" else [sys.executable, *command],
-            cwd=ROOT,
-            env=environment_of(environment or {}),
-            stdin=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
+    def __init__(self, *command: str, environment: dict[str, str] | None = None, log: Path | None = None) -> None:
+        with log.open("ab") if log else nullcontext() as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command] if command[0] != "manage.py" else [sys.executable, *command],
+                cwd=ROOT,
+                env=environment_of(environment or {}),
+                stdin=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """SIGSTOP of it and all it started."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def terminate(self) -> int:
         """SIGTERM, then its exit code."""
@@ -63,7 +72,7 @@ class ServerProcess:
 class Web(ServerProcess):
     """A web process on a port of its own, answering when the constructor returns."""
 
-    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *, environment: dict[str, str] | None = None, log: Path | None = None) -> None:
         self.port = free_port()
         super().__init__(
             "granian",
@@ -75,6 +84,7 @@ class Web(ServerProcess):
             f"--port={self.port}",
             "config.wsgi:application",
             environment=environment,
+            log=log,
         )
         self.url = f"http://127.0.0.1:{self.port}"
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -93,22 +103,26 @@ class Web(ServerProcess):
 class LoggedProcess(ServerProcess):
     """A process that is at work, by what it logs, when the constructor returns."""
 
-    def __init__(self, *command: str, says: str, environment: dict[str, str] | None = None) -> None:
-        with tempfile.NamedTemporaryFile(prefix="mh-process-") as log:
-            super().__init__(*command, environment={**(environment or {}), "LOG_LEVEL": "INFO"}, stderr=log.fileno())
+    def __init__(
+        self, *command: str, says: str, environment: dict[str, str] | None = None, log: Path | None = None
+    ) -> None:
+        with tempfile.NamedTemporaryFile(prefix="mh-process-") as own:
+            log = log or Path(own.name)
+            said_before = log.stat().st_size if log.exists() else 0
+            super().__init__(*command, environment={**(environment or {}), "LOG_LEVEL": "INFO"}, log=log)
             deadline = time.monotonic() + START_TIMEOUT_S
-            while says.encode() not in Path(log.name).read_bytes():
+            while says.encode() not in log.read_bytes()[said_before:]:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     self.close()
-                    raise TimeoutError(Path(log.name).read_text())
+                    raise TimeoutError(log.read_text()[-2000:])
                 time.sleep(0.05)
 
 
 class Drain(LoggedProcess):
     """A drain process."""
 
-    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
-        super().__init__("manage.py", "drain", says="drain_started", environment=environment)
+    def __init__(self, *, environment: dict[str, str] | None = None, log: Path | None = None) -> None:
+        super().__init__("manage.py", "drain", says="drain_started", environment=environment, log=log)
 
 
 class Worker(LoggedProcess):

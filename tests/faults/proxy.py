@@ -8,10 +8,11 @@ import threading
 from collections.abc import Coroutine
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from embedded.ports import LOOPBACK
 
+Result = TypeVar("Result")
 Upstream = tuple[str, int] | str
 """Host and port, or the path of a unix socket."""
 
@@ -167,10 +168,9 @@ class Proxies:
             await proxy.close()
         own = asyncio.current_task()
         links = [task for task in asyncio.all_tasks() if task is not own]
-        for task in links:
-            task.cancel()
-        await asyncio.gather(*links, return_exceptions=True)
+        if links:
+            await asyncio.wait(links, timeout=_CALL_TIMEOUT_S / 2)
 
 
-def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Any:
+def _run(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Result]) -> Result:
     return asyncio.run_coroutine_threadsafe(work, loop).result(timeout=_CALL_TIMEOUT_S)

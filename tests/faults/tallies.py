@@ -1,0 +1,91 @@
+"""What a run of cycles amounts to, in one table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from tests.faults.evidence import Evidence
+from tests.faults.operations import joined
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Requests by what came back, and credits: `told` to clients, `booked`, set aside `late`, `given`: told and lost with
+    Redis' data."""
+
+    requests: int = 0
+    answered: int = 0
+    refused: int = 0
+    lost: int = 0
+    told: int = 0
+    booked: int = 0
+    late: int = 0
+    given: int = 0
+
+    def __sub__(self, other: "Tally") -> "Tally":
+        mine, theirs = asdict(self), asdict(other)
+        return Tally(**{name: mine[name] - theirs[name] for name in mine})
+
+    def __add__(self, other: "Tally") -> "Tally":
+        mine, theirs = asdict(self), asdict(other)
+        return Tally(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One cycle: the first answer after the fault struck (None: there was none), agreement after it was healed."""
+
+    fault: str
+    tally: Tally
+    first_answer_s: float | None
+    agreement_s: float
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {value}" for name, value in asdict(self.tally).items())
+        return (
+            f"{self.fault}: {counts}; first answer {_seconds(self.first_answer_s)}, agreement {self.agreement_s:.1f} s"
+        )
+
+
+def tally(evidence: Evidence) -> Tally:
+    """The sums of everything seen until now."""
+    operations, _ = joined(evidence)
+    outcomes = [asked.outcome for asked in evidence.asked]
+    return Tally(
+        requests=len(outcomes),
+        answered=outcomes.count("answered"),
+        refused=outcomes.count("refused"),
+        lost=outcomes.count("lost"),
+        told=sum(operation.lowest for operation in operations),
+        booked=sum(entry.amount for entry in evidence.entries if entry.kind == "usage"),
+        late=sum(aside.debit for aside in evidence.set_aside if aside.reason == "late"),
+        given=sum(max(0, operation.lowest - operation.booked - operation.late) for operation in operations),
+    )
+
+
+def summary(figures: Sequence[Figures]) -> Iterator[str]:
+    """A table: one line a fault."""
+    columns = list(asdict(Tally()))
+    head = ["fault", "cycles", *columns, "first answer", "agreement"]
+    rows = [head]
+    for fault in dict.fromkeys(one.fault for one in figures):
+        of_it = [one for one in figures if one.fault == fault]
+        total = sum((one.tally for one in of_it), Tally())
+        first = [one.first_answer_s for one in of_it if one.first_answer_s is not None]
+        rows.append(
+            [
+                fault,
+                str(len(of_it)),
+                *(f"{value:,}" for value in asdict(total).values()),
+                _seconds(max(first, default=None)),
+                _seconds(max(one.agreement_s for one in of_it)),
+            ]
+        )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    for name, *values in rows:
+        cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
+        yield "  ".join([name.ljust(widths[0]), *cells])
+    yield "first answer and agreement: the worst, from the fault and from its end"
+
+
+def _seconds(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} s"
