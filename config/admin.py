@@ -11,11 +11,13 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+import config.admin_schedule  # noqa: F401 - registers the schedule
 from accounts.models import Account, ApiKey
 from config.display import Tile, quiet, short_figure
 from config.health import stores
 from config.redis import RedisUnavailable
-from credits import counters
+from credits import counters, verification
+from credits.admin_verification import result_tile
 from credits.models import CreditTransaction
 from ingestion.models import IngestionJob
 
@@ -103,6 +105,11 @@ def _journal() -> Tile:
     return Tile("Journal", short_figure(counters.journal_length()), "events kept in Redis")
 
 
+def _ledger_check() -> Tile:
+    """Ledger check."""
+    return result_tile(verification.last_run(), url=_list("credits_verificationrun"))
+
+
 _TILES: tuple[tuple[str, Callable[[], Tile]], ...] = (
     ("accounts.view_account", _customers),
     ("accounts.view_apikey", _keys),
@@ -110,6 +117,7 @@ _TILES: tuple[tuple[str, Callable[[], Tile]], ...] = (
     ("credits.view_credittransaction", _topped_up),
     ("credits.view_credittransaction", _spent),
     ("credits.view_credittransaction", _journal),
+    ("credits.view_verificationrun", _ledger_check),
 )
 
 

@@ -302,6 +302,18 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
+                "title": "System",
+                "items": [
+                    _nav("Ledger check", "fact_check", "credits_verificationrun", "credits.view_verificationrun"),
+                    _nav(
+                        "Periodic tasks",
+                        "schedule",
+                        "django_celery_beat_periodictask",
+                        "django_celery_beat.view_periodictask",
+                    ),
+                ],
+            },
+            {
                 "title": "Access",
                 "items": [
                     _nav("Users", "person", "accounts_user", "accounts.view_user"),

@@ -15,6 +15,7 @@ from unfold.contrib.filters.admin import TextFilter
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+import credits.admin_verification  # noqa: F401 - registers the ledger checks
 from accounts.admin_pages import account_url, operation
 from accounts.models import Account
 from config.display import code, figure, labelled, link, moment, quiet

@@ -9,6 +9,7 @@ from django.utils import timezone
 from accounts import services
 from accounts.models import Account
 from credits.metering import Usage
+from credits.models import VerificationRun
 from credits.services import top_up
 
 _emails = itertools.count()
@@ -43,3 +44,19 @@ def make_customer(*, credits: int = 0, rpm: int | None = 0) -> Customer:
 
 def make_usage(*, rows: int = 1, status: int = 200, endpoint: str = "query") -> Usage:
     return Usage(request_id=str(uuid.uuid4()), endpoint=endpoint, status=status, rows=rows, duration_ms=5)
+
+
+def make_verification(*, differs: bool = False) -> VerificationRun:
+    """A finished ledger check, the newest there is; `differs`: it found a live balance of customer 7 that is wrong."""
+    what = "live balance in Redis against the ledger"
+    found = {"account": 7, "what": what, "expected": 1045, "found": 1052, "repairable": True}
+    now = timezone.now()
+    return VerificationRun.objects.create(
+        trigger=VerificationRun.Trigger.TASK,
+        state=VerificationRun.State.DIFFERS if differs else VerificationRun.State.PROVEN,
+        started_at=now,
+        finished_at=now,
+        accounts=3,
+        live_accounts=2,
+        differences=[found] if differs else [],
+    )

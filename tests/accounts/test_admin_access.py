@@ -12,12 +12,13 @@ from django.http import HttpResponse
 from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, reverse
 from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from config.errors import handler500
 from credits import counters, ledger, metering
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
 from ingestion.models import IngestionJob
-from tests.factories import make_customer, make_usage
+from tests.factories import make_customer, make_usage, make_verification
 from tests.operators import client_of, make_member, make_operator, make_staff
 
 # One of each does for every page; making an operator hashes a password.
@@ -37,6 +38,8 @@ MODELS: dict[str, dict[str, int]] = {
     "credits_credittransaction": {**READ_ONLY, "refund": 200},
     "credits_setaside": READ_ONLY,
     "credits_command": READ_ONLY,
+    "credits_verificationrun": {**READ_ONLY, "check_now": 200, "repair_now": 200},
+    "django_celery_beat_periodictask": READ_ONLY,
     "ingestion_ingestionjob": READ_ONLY,
 }
 PAGES = {f"{model}_{page}": status for model, pages in MODELS.items() for page, status in pages.items()}
@@ -73,6 +76,11 @@ def shown() -> dict[str, Any]:
         "credits_credittransaction": CreditTransaction.objects.get(account=customer.account, type="debit").pk,
         "credits_setaside": SetAside.objects.create(account=customer.account, reason="late", debit=1, event={}).pk,
         "credits_command": Command.objects.get(account=customer.account).pk,
+        "django_celery_beat_periodictask": PeriodicTask.objects.create(
+            name=f"entry of {customer.number}",
+            task="credits.verify_ledger",
+            interval=IntervalSchedule.objects.get_or_create(every=600, period="seconds")[0],
+        ).pk,
         "ingestion_ingestionjob": IngestionJob.objects.create(
             source_path="data.csv",
             source_file="data.csv",
@@ -93,11 +101,12 @@ def address(name: str) -> str:
         return reverse("admin:autocomplete") + "?app_label=accounts&model_name=membership&field_name=user&term=bob"
     if name == "auth_user_password_change":
         return reverse(f"admin:{name}", args=[shown()["accounts_user"]])
-    model = "_".join(name.split("_")[:2])
-    page = name.removeprefix(f"{model}_")
-    if model in MODELS and page not in {"changelist", "add"}:
-        return reverse(f"admin:{name}", args=[shown()[model]])
-    return reverse(f"admin:{name}")
+    model = next((model for model in MODELS if name.startswith(f"{model}_")), "")
+    if not model or name.removeprefix(f"{model}_") in {"changelist", "add", "check_now"}:
+        return reverse(f"admin:{name}")
+    # Only what the newest check found may be repaired.
+    found = make_verification(differs=True).pk if model == "credits_verificationrun" else shown()[model]
+    return reverse(f"admin:{name}", args=[found])
 
 
 def get(name: str, user: Any) -> HttpResponse:

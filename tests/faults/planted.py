@@ -352,6 +352,34 @@ FAULTS = [
         "if counters.is_reached(booked_up_to[page.partition], stream_id)",
         "",
     ),
+    Fault(
+        "a ledger check that died is shown as if it ran on",
+        "credits/verification.py",
+        "if row.state == _State.RUNNING and not locks.is_held(LOCK):",
+        "if False:",
+        "tests/credits/test_verification.py tests/credits/test_admin_verification.py",
+    ),
+    Fault(
+        "a ledger check counts as proven before it has compared",
+        "credits/models.py",
+        "state = models.CharField(max_length=10, choices=State, default=State.RUNNING)",
+        "state = models.CharField(max_length=10, choices=State, default=State.PROVEN)",
+        "tests/credits/test_verification.py",
+    ),
+    Fault(
+        "a difference that was found counts as proven",
+        "credits/verification.py",
+        "if result.differences:",
+        "if result.differences and result.repaired:",
+        "tests/credits/test_verification.py",
+    ),
+    Fault(
+        "two ledger checks run at a time",
+        "credits/verification.py",
+        "with locks.advisory_lock(LOCK, wait_s=0):",
+        "with locks.advisory_lock(f'{LOCK}{now}', wait_s=0):",
+        "tests/credits/test_verification.py",
+    ),
 ]
 
 
