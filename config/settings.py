@@ -60,7 +60,7 @@ SILENCED_SYSTEM_CHECKS = [
 
 # --- Background work: config.celery has the rest ----------------------------------------------------------------------
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="redis://127.0.0.1:6379/2")
-CELERY_WORKER_CONCURRENCY: int = env.int("WORKER_PROCESSES", default=1)
+CELERY_WORKER_CONCURRENCY: int = env.int("WORKER_PROCESSES", default=2)
 # What beat starts with. `expire_seconds`: a run that found no worker until the next one is due is dropped, so nothing piles up.
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "verify-ledger": {"task": "credits.verify_ledger", "schedule": 600, "options": {"expire_seconds": 600}},
