@@ -97,13 +97,7 @@ def _state(row: dict[str, Any]) -> KeyState:
 
 def write(key: KeyState) -> bool:
     """Tells Redis; False when Redis already knows a later version or epoch. Raises `RedisUnavailable`."""
-    return write_many([key])[0]
-
-
-def write_many(known: Sequence[KeyState]) -> list[bool]:
-    """Tells Redis of these keys in one round trip; the answers of `write` in their order. Raises `RedisUnavailable`."""
-    replies = _WRITE.call_many([(_keys_of(key), _arguments_of(key)) for key in known])
-    return [bytes(reply) == b"OK" for reply in replies]
+    return bytes(_WRITE.call(keys=_keys_of(key), args=_arguments_of(key))) == b"OK"
 
 
 def _keys_of(key: KeyState) -> list[str]:
@@ -127,20 +121,32 @@ def _arguments_of(key: KeyState) -> list[str | int]:
 
 
 def publish(public_ids: Sequence[str]) -> bool:
-    """Reads these keys anew and tells Redis, a page at a time; False when Redis could not be reached.
+    """Reads these keys anew and tells Redis, a page at a time; False when Redis could not be reached for one of them.
 
     That Redis knows a later version already is as good as having told it. What could not be told stays unpublished in
     Postgres, and `publish_pending` tries again.
     """
+    told = True
     for start in range(0, len(public_ids), PAGE):
         known = read_many(public_ids[start : start + PAGE])
-        try:
-            write_many(known)
-        except RedisUnavailable as error:
-            log.warning("key_states_not_published", keys=len(public_ids) - start, error=type(error).__name__)
-            return False
-        _note_published(known)
-    return True
+        published = _tell(known)
+        if len(published) < len(known):
+            log.warning("key_states_not_published", keys=len(known) - len(published))
+            told = False
+        _note_published(published)
+    return told
+
+
+def _tell(known: Sequence[KeyState]) -> list[KeyState]:
+    """Those of the keys that Redis could be told: one shard of a cluster may be away, and the others not."""
+    try:
+        replies = _WRITE.call_each([(_keys_of(key), _arguments_of(key)) for key in known], quick=True)
+    except RedisUnavailable:
+        return []
+    for reply in replies:
+        if isinstance(reply, Exception) and not isinstance(reply, RedisUnavailable):
+            raise reply
+    return [key for key, reply in zip(known, replies, strict=True) if not isinstance(reply, Exception)]
 
 
 def _note_published(known: Sequence[KeyState]) -> None:
@@ -164,7 +170,7 @@ def publish_account(account_id: uuid.UUID) -> bool:
         if not page:
             return True
         if not publish(page):
-            return False
+            return False  # all keys of an account are in one partition
         last = page[-1]
 
 
