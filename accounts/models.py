@@ -1,6 +1,6 @@
 """Who may use Meterhouse and on whose credits: users, accounts, memberships, API keys.
 
-An `Account` owns credits and keys; people reach it through a `Membership`. The columns `balance`, `epoch`,
+An `Account` owns credits and keys; people reach it through a `Membership`. The columns `balance`, `reserve`, `epoch`,
 `drained_seq` and `credit_seq` belong to the credit protocol (credits/README.md) and change only there.
 """
 
@@ -75,6 +75,8 @@ class Account(models.Model):
     email = models.EmailField(help_text="Where statements and alerts go.")
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     balance = models.BigIntegerField(default=0, editable=False)
+    # The part of the balance that Redis does not have: it is spent while Redis is away.
+    reserve = models.BigIntegerField(default=0, editable=False)
     epoch = models.BigIntegerField(default=0, editable=False)
     drained_seq = models.BigIntegerField(default=0, editable=False)
     credit_seq = models.BigIntegerField(default=0, editable=False)
@@ -85,6 +87,10 @@ class Account(models.Model):
         ordering = ["number"]
         constraints = [
             models.CheckConstraint(condition=models.Q(balance__gte=0), name="account_balance_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(reserve__gte=0, reserve__lte=models.F("balance")),
+                name="account_reserve_within_balance",
+            ),
             models.CheckConstraint(condition=models.Q(number__gte=1), name="account_number_positive"),
         ]
 

@@ -63,7 +63,10 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class LiveBalance:
-    """An account in Redis at one moment; `usable` is False when it has to be loaded before it counts."""
+    """An account in Redis at one moment; `usable` is False when it has to be loaded before it counts.
+
+    `balance` is what Redis has of it; `reserve` what Postgres has kept, as far as Redis has been told.
+    """
 
     usable: bool
     balance: int
@@ -71,10 +74,17 @@ class LiveBalance:
     seq: int
     applied: int
     epoch: int
+    reserve: int = 0
+
+    @property
+    def free(self) -> int:
+        """What Redis alone can give."""
+        return self.balance - self.held
 
     @property
     def available(self) -> int:
-        return self.balance - self.held
+        """What the account can spend: a call that needs the reserve gets it."""
+        return self.free + self.reserve
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +118,11 @@ def cursor_key(partition: int, consumer: str) -> str:
 
 def current_month() -> str:
     """The month that caps are counted in, in UTC: 202611."""
-    return datetime.now(UTC).strftime("%Y%m")
+    return _month_of(datetime.now(UTC))
+
+
+def _month_of(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y%m")
 
 
 def _int(reply: bytes | int) -> int:
@@ -243,19 +257,34 @@ def sweep(account_number: int, operation: str) -> Charge:
     return _charge(reply)
 
 
-def apply_add(*, account_number: int, credit_seq: int, amount: int) -> tuple[str, int, int]:
-    """(OK, GAP or LOAD; credits available; last credit_seq applied)."""
-    reply = APPLY.call(keys=[account_key(account_number)], args=[credit_seq, amount])
+def apply_add(*, account_number: int, credit_seq: int, amount: int, reserve: int | None = None) -> tuple[str, int, int]:
+    """(OK, GAP or LOAD; credits available; last credit_seq applied). `reserve`: what it is after the command."""
+    reply = APPLY.call(keys=[account_key(account_number)], args=[credit_seq, amount, _or_empty(reserve), "", 0])
     return reply[0].decode(), int(reply[1]), int(reply[2])
 
 
-def apply_take(*, account_number: int, credit_seq: int, amount: int, decrease: uuid.UUID) -> tuple[str, int, int]:
+def apply_note(
+    *, account_number: int, credit_seq: int, reserve: int | None, family: uuid.UUID | None, spent: int, at: datetime
+) -> tuple[str, int]:
+    """(OK, GAP or LOAD; last credit_seq applied). The credits that `family` has spent of the reserve count in its cap."""
+    cap = f"cap:{family.hex}:{_month_of(at)}" if family else ""
+    reply = APPLY.call(keys=[account_key(account_number)], args=[credit_seq, 0, _or_empty(reserve), cap, spent])
+    return reply[0].decode(), int(reply[2])
+
+
+def apply_take(
+    *, account_number: int, credit_seq: int, amount: int, decrease: uuid.UUID, reserve: int | None = None
+) -> tuple[str, int, int]:
     """(OK, GAP or LOAD; credits taken; last credit_seq applied)."""
     reply = TAKE.call(
         keys=[account_key(account_number), journal_key(account_number % PARTITIONS)],
-        args=[credit_seq, amount, str(decrease), account_number],
+        args=[credit_seq, amount, str(decrease), account_number, _or_empty(reserve)],
     )
     return reply[0].decode(), int(reply[1]), int(reply[2])
+
+
+def _or_empty(number: int | None) -> int | str:
+    return "" if number is None else number
 
 
 def inspect(account_number: int) -> LiveBalance:
@@ -266,8 +295,8 @@ def inspect_many(account_numbers: Sequence[int], *, quick: bool = False) -> list
     """The live balances of these accounts, in their order, in one round trip; `quick` for a page that can do without."""
     replies = INSPECT.call_many([([account_key(number)], []) for number in account_numbers], quick=quick)
     return [
-        LiveBalance(bool(int(usable)), _int(balance), _int(held), _int(seq), _int(applied), _int(epoch))
-        for usable, balance, held, seq, applied, epoch in replies
+        LiveBalance(bool(int(usable)), *map(_int, (balance, held, seq, applied, epoch, reserve)))
+        for usable, balance, held, seq, applied, epoch, reserve in replies
     ]
 
 
@@ -287,15 +316,18 @@ def write_loaded(
     balance: int,
     drained_seq: int,
     credit_seq: int,
+    reserve: int = 0,
     spent_by_family: Mapping[uuid.UUID, int] | None = None,
 ) -> bool:
     """Writes an account as Postgres knows it; False when Redis knows this epoch or a later one.
 
-    `spent_by_family` is what each family of capped keys has spent this month.
+    `balance` is without the `reserve`. `spent_by_family` is what each family of capped keys has spent this month.
     """
     month = current_month()
     caps = [part for family, spent in (spent_by_family or {}).items() for part in (f"cap:{family.hex}:{month}", spent)]
-    reply = LOAD.call(keys=[account_key(account_number)], args=[epoch, balance, drained_seq, credit_seq, *caps])
+    reply = LOAD.call(
+        keys=[account_key(account_number)], args=[epoch, balance, drained_seq, credit_seq, reserve, *caps]
+    )
     return bytes(reply) == b"OK"
 
 

@@ -1,21 +1,22 @@
 """Taking credits back: expiry, void, negative adjustment (credits/README.md, step 7).
 
-Redis gives only what is neither held nor spent, in `take` commands that are booked when the drain meets their events. What it
-could not give is asked for again, at most once a second, until the target is met or nothing remains.
+What the reserve covers is booked at once. Of the rest Redis gives only what is neither held nor spent, in `take`
+commands that are booked when the drain meets their events. What it could not give is asked for again, at most once a
+second, until the target is met or nothing remains.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, F, OuterRef
 
 from accounts.models import Account
 from config.errors import DomainError, InvalidRequest
 from config.redis import PARTITIONS
 from credits import counters, ledger, ledger_rows
-from credits.ledger_rows import LockedAccount
+from credits.ledger_rows import Batch, LockedAccount, OpenDecrease
 from credits.models import Command, CreditGrant, Decrease
 from credits.services import (
     ACTOR_LENGTH_MAX,
@@ -153,7 +154,7 @@ def _begin_deduction(wanted: Decrease, *, now: datetime) -> Deduction:
     if known := _known_deduction(wanted):
         return Deduction(known, True)
     wanted.save(force_insert=True)
-    _add_take(locked, wanted, wanted.target, now=now)
+    _take_back(locked, wanted, now=now)
     return Deduction(wanted, False)
 
 
@@ -178,7 +179,7 @@ def _begin(grant: CreditGrant, *, kind: Decrease.Kind, reason: str, actor: str, 
         actor=actor[:ACTOR_LENGTH_MAX],
         created_at=now,
     )
-    _add_take(locked, decrease, remaining, now=now)
+    _take_back(locked, decrease, now=now)
     return decrease
 
 
@@ -196,19 +197,26 @@ def _take_rest(decrease: Decrease, *, now: datetime) -> bool:
         # Usage has drawn the rest of it: there is nothing left to take.
         Decrease.objects.filter(pk=decrease.pk).update(closed_at=now)
         return False
-    _add_take(locked, decrease, rest, now=now)
+    _take_back(locked, decrease, now=now)
     return True
 
 
-def _add_take(locked: LockedAccount, decrease: Decrease, amount: int, *, now: datetime) -> None:
-    locked.credit_seq += 1
-    Command.objects.create(
-        account_id=locked.id,
-        credit_seq=locked.credit_seq,
-        kind=Command.Kind.TAKE,
-        amount=amount,
-        decrease=decrease,
-        created_at=now,
+def _take_back(locked: LockedAccount, decrease: Decrease, *, now: datetime) -> None:
+    """Books at once what the account's reserve covers, and has Redis asked for the rest."""
+    wanted = OpenDecrease(
+        decrease.pk,
+        decrease.grant_id,
+        decrease.kind,
+        decrease.target,
+        decrease.booked,
+        decrease.reason,
+        decrease.actor,
     )
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE accounts_account SET credit_seq = %s WHERE id = %s", [locked.credit_seq, locked.id])
+    batch = Batch()
+    rest = ledger.book_from_reserve(batch, locked, wanted, now=now)
+    booked, decrease.booked = wanted.booked - decrease.booked, wanted.booked
+    if rest:
+        batch.tell(locked, Command.Kind.TAKE, rest, decrease_id=decrease.pk)
+    elif booked:
+        batch.tell(locked, Command.Kind.NOTE, booked)
+    ledger_rows.write_batch(batch, [locked])

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from django.db import connection, transaction
+from django.db import transaction
 
 from config.errors import TemporarilyUnavailable
 from credits import counters, events, grants, ledger_rows
+from credits.amounts import reserve_target
 from credits.events import Event
 from credits.ledger_rows import Batch, Entry, LockedAccount, OpenDecrease
 from credits.models import Command, CreditTransaction, SetAside
@@ -116,8 +117,8 @@ def _book_event(
         booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))
     account.drained_seq = event.seq or account.drained_seq
     account.changed = True
-    if booked > account.balance or (event.take is not None and decrease is None):
-        # Redis never gives out more than the balance, so this is a defect: charge nothing and make it visible.
+    if booked > account.balance - account.reserve or (event.take is not None and decrease is None):
+        # Redis never gives out more than it has been given, so this is a defect: charge nothing and make it visible.
         log.error("debit_not_bookable", account=account.number, epoch=event.epoch, seq=event.seq, debit=booked)
         batch.set_aside.append((account, event, SetAside.Reason.BAD))
         return
@@ -143,8 +144,7 @@ def _book_event(
         batch.set_aside.append((account, event, SetAside.Reason.PAID))
     paid[operation] = max(paid.get(operation, 0), event.total)
     if event.debit > booked:
-        account.credit_seq += 1
-        batch.adds.append((account, account.credit_seq, event.debit - booked, event))
+        batch.tell(account, Command.Kind.ADD, event.debit - booked, epoch=event.epoch, seq=event.seq)
 
 
 def _still_to_book(decrease: OpenDecrease, account: LockedAccount, open_grants: list[grants.OpenGrant]) -> int:
@@ -190,8 +190,28 @@ def _book_decrease(
     )
 
 
-def book_open_decreases(account: LockedAccount, *, now: datetime) -> None:
-    """Books what is open of every decrease of a locked account; part of its load, when nothing of it is held."""
+def book_from_reserve(batch: Batch, account: LockedAccount, decrease: OpenDecrease, *, now: datetime) -> int:
+    """Books of a locked account's decrease what its reserve covers, without a word from Redis; what is still to be booked."""
+    open_grants = ledger_rows.open_grants_of([account.id], now=now).get(account.id, [])
+    booked = min(account.reserve, _still_to_book(decrease, account, open_grants))
+    if booked:
+        account.reserve -= booked
+        _book_decrease(batch, account, decrease, booked, open_grants, at=now)
+    return _still_to_book(decrease, account, open_grants)
+
+
+def prepare_load(account: LockedAccount, *, now: datetime) -> None:
+    """Brings a locked account into the form that Redis is going to load.
+
+    What is open of its decreases is booked from the whole balance, for nothing of it is held then; of what remains the
+    reserve gets its share anew.
+    """
+    account.reserve = 0
+    _book_open_decreases(account, now=now)
+    account.reserve = reserve_target(account.balance)
+
+
+def _book_open_decreases(account: LockedAccount, *, now: datetime) -> None:
     batch = Batch()
     open_grants = ledger_rows.open_grants_of([account.id], now=now).get(account.id, [])
     for decrease in ledger_rows.open_decreases_of(account.id):
@@ -200,6 +220,7 @@ def book_open_decreases(account: LockedAccount, *, now: datetime) -> None:
         batch.decreases[decrease.id] = decrease
         if booked:
             _book_decrease(batch, account, decrease, booked, open_grants, at=now)
+    account.changed = True
     ledger_rows.write_batch(batch, [account])
 
 
@@ -219,10 +240,13 @@ def record_increase(
 ) -> CreditTransaction:
     """Writes the ledger entry, the `add` and the account's new balance of an increase whose grant stands already.
 
-    The caller holds the account's row lock.
+    A part of it lets the reserve grow; the `add` carries the rest, at least 1. The caller holds the account's row lock.
     """
     account.balance += amount
-    account.credit_seq += 1
+    reserved = max(0, min(reserve_target(account.balance) - account.reserve, amount - 1))
+    account.reserve += reserved
+    batch = Batch()
+    batch.tell(account, Command.Kind.ADD, amount - reserved)
     entry = CreditTransaction.objects.create(
         account_id=account.id,
         type=CreditTransaction.Type.CREDIT,
@@ -233,10 +257,19 @@ def record_increase(
         credit_seq=account.credit_seq,
         actor=actor,
     )
-    Command.objects.create(account_id=account.id, credit_seq=account.credit_seq, kind=Command.Kind.ADD, amount=amount)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE accounts_account SET balance = %s, credit_seq = %s WHERE id = %s",
-            [account.balance, account.credit_seq, account.id],
-        )
+    ledger_rows.write_batch(batch, [account])
     return entry
+
+
+@transaction.atomic
+def move_reserve(account_number: int) -> bool:
+    """Hands the whole reserve to Redis, by an `add` that is still to be applied; False when there is none."""
+    account = ledger_rows.lock_accounts([account_number]).get(account_number)
+    if account is None or account.reserve == 0:
+        return False
+    moved, account.reserve = account.reserve, 0
+    batch = Batch()
+    batch.tell(account, Command.Kind.ADD, moved)
+    ledger_rows.write_batch(batch, [account])
+    log.info("reserve_moved", account=account_number, amount=moved)
+    return True

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ class LockedAccount:
     id: uuid.UUID
     number: int
     balance: int
+    reserve: int
     epoch: int
     drained_seq: int
     credit_seq: int
@@ -61,14 +62,47 @@ class Entry:
     actor: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewCommand:
+    """A command to be written; `models.Command` says what its parts mean."""
+
+    account_id: uuid.UUID
+    credit_seq: int
+    kind: str
+    amount: int
+    reserve: int
+    epoch: int | None = None
+    seq: int | None = None
+    family: uuid.UUID | None = None
+    decrease_id: uuid.UUID | None = None
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction is going to write."""
 
     entries: list[Entry] = field(default_factory=list)
-    adds: list[tuple[LockedAccount, int, int, Event]] = field(default_factory=list)  # account, credit_seq, amount
+    commands: list[NewCommand] = field(default_factory=list)
     set_aside: list[tuple[LockedAccount | None, Event, str]] = field(default_factory=list)
     decreases: dict[uuid.UUID, OpenDecrease] = field(default_factory=dict)
+
+    def tell(
+        self,
+        account: LockedAccount,
+        kind: str,
+        amount: int,
+        *,
+        epoch: int | None = None,
+        seq: int | None = None,
+        family: uuid.UUID | None = None,
+        decrease_id: uuid.UUID | None = None,
+    ) -> None:
+        """Adds the account's next command. What it does to the reserve must have been done already."""
+        account.credit_seq += 1
+        account.changed = True
+        self.commands.append(
+            NewCommand(account.id, account.credit_seq, kind, amount, account.reserve, epoch, seq, family, decrease_id)
+        )
 
 
 def open_decreases_of(account_id: uuid.UUID) -> list[OpenDecrease]:
@@ -96,7 +130,7 @@ def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
     """Locks these accounts' rows in the order of their ids, the order every transaction keeps."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, number, balance, epoch, drained_seq, credit_seq FROM accounts_account"
+            "SELECT id, number, balance, reserve, epoch, drained_seq, credit_seq FROM accounts_account"
             " WHERE number = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
             [list(numbers)],
         )
@@ -163,14 +197,12 @@ def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
     with connection.cursor() as cursor:
         if batch.entries:
             _write_entries(cursor, batch.entries)
-        if batch.adds:
+        if batch.commands:
             cursor.executemany(
-                "INSERT INTO credits_command (account_id, credit_seq, kind, amount, epoch, seq, created_at)"
-                " VALUES (%s, %s, 'add', %s, %s, %s, now())",
-                [
-                    (account.id, credit_seq, amount, event.epoch, event.seq)
-                    for account, credit_seq, amount, event in batch.adds
-                ],
+                "INSERT INTO credits_command"
+                " (account_id, credit_seq, kind, amount, reserve, epoch, seq, family, decrease_id, created_at)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, now())",
+                [astuple(command) for command in batch.commands],
             )
         if batch.set_aside:
             cursor.executemany(
@@ -183,13 +215,14 @@ def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
             )
         if changed:
             cursor.execute(
-                "UPDATE accounts_account a SET balance = t.balance, drained_seq = t.drained_seq,"
+                "UPDATE accounts_account a SET balance = t.balance, reserve = t.reserve, drained_seq = t.drained_seq,"
                 " credit_seq = t.credit_seq"
-                " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[])"
-                " AS t(id, balance, drained_seq, credit_seq) WHERE a.id = t.id",
+                " FROM unnest(%s::uuid[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
+                " AS t(id, balance, reserve, drained_seq, credit_seq) WHERE a.id = t.id",
                 [
                     [account.id for account in changed],
                     [account.balance for account in changed],
+                    [account.reserve for account in changed],
                     [account.drained_seq for account in changed],
                     [account.credit_seq for account in changed],
                 ],

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
@@ -55,17 +56,17 @@ def load_account(account_number: int, *, even_if_usable: bool = False) -> bool:
         raised = _raise_epoch(account_number, epoch)
         if raised is None:
             continue
-        new_epoch, balance, drained_seq, credit_seq = raised
         written = counters.write_loaded(
             account_number=account_number,
-            epoch=new_epoch,
-            balance=balance,
-            drained_seq=drained_seq,
-            credit_seq=credit_seq,
-            spent_by_family=_spent_by_family(account_number, now=timezone.now()),
+            epoch=raised.epoch,
+            balance=raised.balance - raised.reserve,
+            reserve=raised.reserve,
+            drained_seq=raised.drained_seq,
+            credit_seq=raised.credit_seq,
+            spent_by_family=raised.spent_by_family,
         )
-        if written and _switch_on(account_number, new_epoch):
-            log.info("account_loaded", account=account_number, epoch=new_epoch, balance=balance)
+        if written and _switch_on(account_number, raised.epoch):
+            log.info("account_loaded", account=account_number, epoch=raised.epoch, balance=raised.balance)
             return True
     raise LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
 
@@ -94,9 +95,21 @@ def _spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, i
         return dict(cursor.fetchall())
 
 
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An account as a load takes it to Redis: `balance` less `reserve`, with every command up to `credit_seq`."""
+
+    epoch: int
+    balance: int
+    reserve: int
+    drained_seq: int
+    credit_seq: int
+    spent_by_family: dict[uuid.UUID, int]
+
+
 @transaction.atomic
-def _raise_epoch(account_number: int, epoch: int) -> tuple[int, int, int, int] | None:
-    """(epoch, balance, drained_seq, credit_seq) after the raise; None when another load was first.
+def _raise_epoch(account_number: int, epoch: int) -> Raised | None:
+    """The account after the raise of its epoch; None when another load was first.
 
     The load takes the balance with every command so far, so decreases that are still open are booked here in full: no
     hold survives a load, and whatever a take of the ended epoch still brings is late and charges nothing.
@@ -105,10 +118,22 @@ def _raise_epoch(account_number: int, epoch: int) -> tuple[int, int, int, int] |
     if account is None or account.epoch != epoch:
         return None
     account.epoch += 1
-    ledger.book_open_decreases(account, now=timezone.now())
+    now = timezone.now()
+    ledger.prepare_load(account, now=now)
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE accounts_account SET epoch = %s WHERE id = %s", [account.epoch, account.id])
-    return account.epoch, account.balance, account.drained_seq, account.credit_seq
+        cursor.execute(
+            "UPDATE accounts_account SET epoch = %s, reserve = %s WHERE id = %s",
+            [account.epoch, account.reserve, account.id],
+        )
+    return Raised(
+        account.epoch,
+        account.balance,
+        account.reserve,
+        account.drained_seq,
+        account.credit_seq,
+        # Under the lock: what is spent from the reserve later is told by a note after this credit_seq.
+        _spent_by_family(account_number, now=now),
+    )
 
 
 def load_key(public_id: str) -> bool:
@@ -153,16 +178,26 @@ def apply_commands(account_id: uuid.UUID) -> bool:
 
 def _deliver(number: int, command: Command) -> tuple[str, int]:
     """(status, last credit_seq applied) of sending one command."""
-    if command.decrease_id is None:
-        status, _, applied = counters.apply_add(
-            account_number=number, credit_seq=command.credit_seq, amount=command.amount
-        )
-    else:
+    if command.decrease_id is not None:
         status, _, applied = counters.apply_take(
             account_number=number,
             credit_seq=command.credit_seq,
             amount=command.amount,
+            reserve=command.reserve,
             decrease=command.decrease_id,
+        )
+    elif command.kind == Command.Kind.NOTE:
+        status, applied = counters.apply_note(
+            account_number=number,
+            credit_seq=command.credit_seq,
+            reserve=command.reserve,
+            family=command.family,
+            spent=command.amount,
+            at=command.created_at,
+        )
+    else:
+        status, _, applied = counters.apply_add(
+            account_number=number, credit_seq=command.credit_seq, amount=command.amount, reserve=command.reserve
         )
     return status, applied
 
@@ -170,6 +205,16 @@ def _deliver(number: int, command: Command) -> tuple[str, int]:
 def _deliver_missing(account_id: uuid.UUID, number: int, applied: int, up_to: int) -> bool:
     missing = Command.objects.filter(account_id=account_id, credit_seq__gt=applied, credit_seq__lte=up_to)
     return all(_deliver(number, command)[0] == "OK" for command in missing.order_by("credit_seq"))
+
+
+def cover(account_number: int) -> None:
+    """Gives Redis the account's whole reserve, for a call that falls short there. Safe to run in any number of processes.
+
+    When another one has moved or spent it, Redis learns at least that. Raises `RedisUnavailable`, `LoadContended`,
+    `django.db.OperationalError`.
+    """
+    ledger.move_reserve(account_number)
+    apply_commands(Account.objects.values_list("pk", flat=True).get(number=account_number))
 
 
 def apply_outstanding(*, limit: int = 1000) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import structlog
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from accounts import keys
 from accounts.addresses import as_hex
@@ -227,6 +228,9 @@ def _decide(
                 address=as_hex(address),
                 idempotency=idempotency,
             )
+            if admission.status == "COVER":
+                _cover(key.account_number)
+                continue
             if admission.status != "LOAD":
                 return accepted(admission, amount, scope=SCOPES[endpoint])
             known = loading.load_key(key.public_id)
@@ -256,9 +260,12 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
     for attempt_left in reversed(range(SETTLE_TRIES)):
         try:
             charge = counters.settle(**fields)
-            if charge.status != "LOAD":
+            if charge.status == "COVER":
+                _cover(hold.account_number)
+            elif charge.status == "LOAD":
+                loading.load_account(hold.account_number)
+            else:
                 return charge
-            loading.load_account(hold.account_number)
         except RedisUnavailable as error:
             if not attempt_left:
                 log.error("settle_unanswered", operation=hold.operation, error=type(error).__name__)  # noqa: TRY400
@@ -267,6 +274,16 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
                     "send the request again with an Idempotency-Key, which is charged once."
                 ) from error
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
+
+
+def _cover(account_number: int) -> None:
+    try:
+        loading.cover(account_number)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("reserve_out_of_reach", account=account_number, error=type(error).__name__)
+        raise TemporarilyUnavailable(
+            "A part of this balance cannot be reached right now. Nothing was charged; ask for less, or try again shortly."
+        ) from error
 
 
 def _usage_json(usage: Usage) -> str:

@@ -236,12 +236,14 @@ class Command(models.Model):
     """What Redis has to learn of an account, in the order of `credit_seq`. `confirmed_at` only helps to find work.
 
     An `add` of a top-up has no `seq`; one that returns the unbooked part of a debit names that debit's epoch and seq. A
-    `take` belongs to a decrease and asks for `amount` credits at most.
+    `take` belongs to a decrease and asks for `amount` credits at most. A `note` moves nothing: `amount` credits of the
+    reserve were spent, by the key family it names. Each carries the `reserve` after it, for Redis to show.
     """
 
     class Kind(models.TextChoices):
         ADD = "add"
         TAKE = "take"
+        NOTE = "note"
 
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="commands")
     credit_seq = models.BigIntegerField()
@@ -250,6 +252,8 @@ class Command(models.Model):
     decrease = models.ForeignKey(Decrease, on_delete=models.PROTECT, null=True, related_name="takes")
     epoch = models.BigIntegerField(null=True)
     seq = models.BigIntegerField(null=True)
+    reserve = models.BigIntegerField(null=True)
+    family = models.UUIDField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
     confirmed_at = models.DateTimeField(null=True)
 
@@ -259,7 +263,7 @@ class Command(models.Model):
             models.CheckConstraint(name="command_amount_positive", condition=Q(amount__gt=0)),
             models.CheckConstraint(
                 name="command_take_has_its_decrease",
-                condition=Q(kind="add", decrease__isnull=True) | Q(kind="take", decrease__isnull=False),
+                condition=Q(kind__in=["add", "note"], decrease__isnull=True) | Q(kind="take", decrease__isnull=False),
             ),
         ]
         indexes = [models.Index(fields=["created_at"], name="command_open", condition=Q(confirmed_at__isnull=True))]

@@ -49,7 +49,7 @@ class Verification:
 
 
 _LEDGER_SQL = """
-SELECT a.number, a.balance,
+SELECT a.number, a.balance, a.reserve,
        (SELECT coalesce(sum(CASE t.type WHEN 'credit' THEN t.amount ELSE -t.amount END), 0)::bigint
           FROM credits_credittransaction t WHERE t.account_id = a.id),
        (SELECT coalesce(sum(g.remaining), 0)::bigint FROM credits_creditgrant g WHERE g.account_id = a.id),
@@ -82,11 +82,13 @@ _GRANT_CHECKS = (
     "draws of which more was returned than drawn",
 )
 
-# What Redis must hold at (epoch, seq, applied): the balance, plus what was booked after the cut, minus the adds it had not
-# applied (those that return a part of a debit after the cut are no part of it), minus debits set aside without return.
+# What Redis must hold at (epoch, seq, applied): the balance without the reserve, plus what was booked after the cut, minus
+# the adds it had not applied (those that return a part of a debit after the cut are no part of it), minus debits set aside
+# without return. What Redis shows as the reserve is compared when it has applied all commands.
 _LIVE_SQL = """
 SELECT cut.number, a.epoch = cut.epoch, a.drained_seq >= cut.seq,
-       (a.balance
+       CASE WHEN a.credit_seq = cut.applied THEN a.reserve END,
+       (a.balance - a.reserve
         + (SELECT coalesce(sum(t.amount), 0) FROM credits_credittransaction t
             WHERE t.account_id = a.id AND t.epoch = cut.epoch AND t.seq > cut.seq)
         - (SELECT coalesce(sum(c.amount), 0) FROM credits_command c
@@ -143,7 +145,9 @@ def _ledger_differences(numbers: Sequence[int]) -> list[Difference]:
     found = []
     with connection.cursor() as cursor:
         cursor.execute(_LEDGER_SQL, [list(numbers)])
-        for number, balance, entries, remaining, undrawn in cursor.fetchall():
+        for number, balance, reserve, entries, remaining, undrawn in cursor.fetchall():
+            if not 0 <= reserve <= balance:
+                found.append(Difference(number, "reserve against the balance it is a part of", balance, reserve))
             if entries != balance:
                 found.append(Difference(number, "account balance against the sum of its ledger", entries, balance))
             if remaining != balance:
@@ -178,7 +182,7 @@ def _live_differences(numbers: Sequence[int]) -> tuple[int, list[int], list[Diff
                     [live.applied for live in lives.values()],
                 ],
             )
-            for number, same_epoch, drained, expected in cursor.fetchall():
+            for number, same_epoch, drained, reserve, expected in cursor.fetchall():
                 if not (same_epoch and drained):
                     waiting.append(number)
                     continue
@@ -186,8 +190,11 @@ def _live_differences(numbers: Sequence[int]) -> tuple[int, list[int], list[Diff
                 if lives[number].balance != expected:
                     what = "live balance in Redis against the ledger"
                     found.append(Difference(number, what, expected, lives[number].balance, repairable=True))
-                if lives[number].available < 0:
-                    found.append(Difference(number, "credits available", 0, lives[number].available))
+                if reserve is not None and lives[number].reserve != reserve:
+                    what = "reserve as Redis knows it against the ledger"
+                    found.append(Difference(number, what, reserve, lives[number].reserve, repairable=True))
+                if lives[number].free < 0:
+                    found.append(Difference(number, "credits available", 0, lives[number].free))
         if not waiting:
             break
         drain.drain_once()

@@ -5,14 +5,15 @@
 --       5 hold in ms, 6 default requests per minute, 7 most events the journal may hold, 8 account number,
 --       9 key id, 10 endpoint, 11 ms an idempotency key is remembered ('' when the call has none), 12 scope,
 --       13 address of the caller as 32 hex digits, 14 month (YYYYMM)
--- Returns {status, a, b, limit, remaining, reset_ms}; limit '' means none.
+-- Returns {status, a, b, limit, remaining, reset_ms}; limit '' means none. Credits available include the reserve.
 --   OK: a = deadline in ms, b = credits available after the hold     SHORT: a = credits available, b = credits held
+--   COVER: short, but the reserve would cover it: move it here and admit again; nothing happened, the call is not counted
 --   RATE: reset_ms = wait     REPLAY: the operation was settled before; a = what it paid, b = credits available
 --   CAP: as SHORT, a = what the key's family may still spend this month
 --   LOAD | INVALID_KEY | REVOKED | SUSPENDED | EXPIRED | SCOPE | ADDRESS | IN_PROGRESS | MISMATCH | JOURNAL_FULL: nothing happened
 local WINDOW_MS = 60000
 
-local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held')
+local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'rsv')
 if not usable(account[1], account[2], account[3]) then
   return {'LOAD'}
 end
@@ -45,7 +46,8 @@ if key[7] ~= '' then
   end
 end
 local limit = tonumber(key[4]) or tonumber(ARGV[6])
-local available = tonumber(account[4]) - tonumber(account[5])
+local free = tonumber(account[4]) - tonumber(account[5])
+local available = free + (tonumber(account[6]) or 0)
 local amount = tonumber(ARGV[2])
 
 -- The rate window as {limit, calls left, ms until the oldest call leaves}; calls past the window are forgotten here.
@@ -96,7 +98,17 @@ if amount > 0 then
   end
 end
 
+-- What the key's family has spent and holds this month; counted for every key, so that a cap may be set at any time.
+local month = 'cap:' .. key[9] .. ':' .. ARGV[14]
+local left_of_cap = amount
+if key[8] ~= '' then
+  left_of_cap = tonumber(key[8]) - (tonumber(redis.call('HGET', KEYS[1], month)) or 0)
+end
+
 local shown, left, reset = window()
+if not paid_before and free < amount and available >= amount and left_of_cap >= amount and (limit == 0 or left > 0) then
+  return {'COVER'}
+end
 if limit > 0 then
   if left <= 0 then
     return {'RATE', '', '', shown, 0, reset}
@@ -114,13 +126,8 @@ end
 if available < amount then
   return {'SHORT', int(available), account[5], shown, left, reset}
 end
--- What the key's family has spent and holds this month; counted for every key, so that a cap may be set at any time.
-local month = 'cap:' .. key[9] .. ':' .. ARGV[14]
-if key[8] ~= '' then
-  local left_of_cap = tonumber(key[8]) - (tonumber(redis.call('HGET', KEYS[1], month)) or 0)
-  if left_of_cap < amount then
-    return {'CAP', int(math.max(0, left_of_cap)), '0', shown, left, reset}
-  end
+if left_of_cap < amount then
+  return {'CAP', int(math.max(0, left_of_cap)), '0', shown, left, reset}
 end
 redis.call('HINCRBY', KEYS[1], month, int(amount))
 local deadline = now + tonumber(ARGV[5])

@@ -1,6 +1,6 @@
 -- Takes credits back for a decrease, once and in the order of commands; never more than is available.
 -- KEYS: 1 account hash, 2 journal
--- ARGV: 1 credit_seq of the command, 2 most to take, 3 decrease, 4 account number
+-- ARGV: 1 credit_seq of the command, 2 most to take, 3 decrease, 4 account number, 5 reserve after it ('' unknown)
 -- Returns {status, credits taken, last credit_seq applied}: OK (now; '0' when it was applied before), GAP, LOAD.
 local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'seq', 'applied')
 if not usable(account[1], account[2], account[3]) then
@@ -14,6 +14,9 @@ if credit_seq ~= applied + 1 then
   return {'GAP', '0', int(applied)}
 end
 redis.call('HSET', KEYS[1], 'applied', ARGV[1])
+if ARGV[5] ~= '' then
+  redis.call('HSET', KEYS[1], 'rsv', ARGV[5])
+end
 local taken = math.min(tonumber(ARGV[2]), tonumber(account[4]) - tonumber(account[5]))
 if taken <= 0 then
   return {'OK', '0', ARGV[1]}

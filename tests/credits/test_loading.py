@@ -126,7 +126,7 @@ def test_holds_do_not_survive_a_load() -> None:
 def test_an_epoch_is_raised_by_one_load_alone() -> None:
     account = make_account(credits=30)
     epoch = Account.objects.get(pk=account.pk).epoch
-    assert loading._raise_epoch(account.number, epoch) == (epoch + 1, 30, 0, 1)
+    assert loading._raise_epoch(account.number, epoch) == loading.Raised(epoch + 1, 30, 0, 0, 1, {})
     assert loading._raise_epoch(account.number, epoch) is None
 
 
@@ -139,8 +139,10 @@ def test_a_load_whose_successor_was_lost_is_not_switched_on() -> None:
     assert slow is not None
     assert quick is not None
     money().flushall()
-    assert counters.write_loaded(account_number=account.number, epoch=slow[0], balance=30, drained_seq=0, credit_seq=1)
-    assert loading._switch_on(account.number, slow[0]) is False
+    assert counters.write_loaded(
+        account_number=account.number, epoch=slow.epoch, balance=30, drained_seq=0, credit_seq=1
+    )
+    assert loading._switch_on(account.number, slow.epoch) is False
     assert not counters.inspect(account.number).usable
 
 
@@ -251,7 +253,7 @@ def test_a_load_that_died_after_the_raise_leaves_nothing_that_counts() -> None:
     number, epoch = customer.number, Account.objects.get(pk=customer.account.pk).epoch
     assert counters.close(account_number=number, epoch=epoch, even_if_usable=True, lease_ms=0) == "CLOSED"
     ledger.catch_up(number % 64, now=timezone.now())
-    assert loading._raise_epoch(number, epoch) == (epoch + 1, 29, 1, 1)
+    assert loading._raise_epoch(number, epoch) == loading.Raised(epoch + 1, 29, 0, 1, 1, {})
     assert not counters.inspect(number).usable
     assert spend(customer, 2) == metering.Settlement(2, 27)
     drain.drain_once()
@@ -275,9 +277,13 @@ def test_a_load_that_another_one_closed_is_not_switched_on() -> None:
     number = account.number
     raised = loading._raise_epoch(number, Account.objects.get(pk=account.pk).epoch)
     assert raised is not None
-    epoch, balance, drained_seq, credit_seq = raised
+    epoch = raised.epoch
     assert counters.write_loaded(
-        account_number=number, epoch=epoch, balance=balance, drained_seq=drained_seq, credit_seq=credit_seq
+        account_number=number,
+        epoch=epoch,
+        balance=raised.balance,
+        drained_seq=raised.drained_seq,
+        credit_seq=raised.credit_seq,
     )
     assert counters.close(account_number=number, epoch=epoch, even_if_usable=False, lease_ms=0) == "CLOSED"
     assert loading._switch_on(number, epoch) is False

@@ -267,20 +267,20 @@ class Protocol(RuleBasedStateMachine):
         self._close()
         raised = self._raise_epoch()
         if raised is not None:
-            epoch, balance, drained_seq, credit_seq = raised
             counters.write_loaded(
                 account_number=self.number,
-                epoch=epoch,
-                balance=balance,
-                drained_seq=drained_seq,
-                credit_seq=credit_seq,
+                epoch=raised.epoch,
+                balance=raised.balance - raised.reserve,
+                reserve=raised.reserve,
+                drained_seq=raised.drained_seq,
+                credit_seq=raised.credit_seq,
             )
 
     def _close(self) -> None:
         epoch = Account.objects.get(number=self.number).epoch
         counters.close(account_number=self.number, epoch=epoch, even_if_usable=True, lease_ms=0)
 
-    def _raise_epoch(self) -> tuple[int, int, int, int] | None:
+    def _raise_epoch(self) -> loading.Raised | None:
         ledger.catch_up(self.partition, now=timezone.now())
         return loading._raise_epoch(self.number, Account.objects.get(number=self.number).epoch)
 
@@ -346,7 +346,7 @@ class Protocol(RuleBasedStateMachine):
         ]
         with connection.cursor() as cursor:
             cursor.execute(verify._LIVE_SQL, [[self.number], [live.epoch], [live.seq], [live.applied]])
-            expected = cursor.fetchall()[0][3]
+            expected = cursor.fetchall()[0][4]
         assert live.balance == expected - sum(event.debit for event in waiting)
 
     @invariant()

@@ -83,8 +83,8 @@ FAULTS = [
     Fault(
         "holds do not count against the balance",
         "credits/lua/admit.lua",
-        "local available = tonumber(account[4]) - tonumber(account[5])",
-        "local available = tonumber(account[4])",
+        "local free = tonumber(account[4]) - tonumber(account[5])",
+        "local free = tonumber(account[4])",
     ),
     Fault(
         "the same attempt holds twice",
@@ -202,8 +202,8 @@ FAULTS = [
     ),
     Fault(
         "open takes are not booked at a load",
-        "credits/loading.py",
-        "    ledger.book_open_decreases(account, now=timezone.now())\n",
+        "credits/ledger.py",
+        "    _book_open_decreases(account, now=now)\n",
         "",
     ),
     Fault(
