@@ -17,13 +17,20 @@ def validated(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
         str(name)[:64]: _unknown(str(name), list(serializer.fields)) for name in set(data) - set(serializer.fields)
     }
     if not serializer.is_valid() or unknown:
-        reasons = {name: " ".join(map(str, problems)) for name, problems in serializer.errors.items()}
+        reasons = {name: _reason(problems) for name, problems in serializer.errors.items()}
         allowed = ", ".join(sorted(serializer.fields))
         raise InvalidRequest(
             f"The request has fields that cannot be accepted; see details. Known fields: {allowed}.",
             details={**unknown, **reasons},
         )
     return dict(serializer.validated_data)
+
+
+def _reason(problems: Any) -> str:
+    """Of a list the reasons of each element, counted from 0."""
+    if isinstance(problems, dict):
+        return "; ".join(f"[{place}] {_reason(inner)}" for place, inner in problems.items())
+    return " ".join(map(str, problems))
 
 
 def _unknown(name: str, known: list[str]) -> str:

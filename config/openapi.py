@@ -41,7 +41,12 @@ _EXAMPLES: dict[int, list[tuple[str, str, dict[str, Any]]]] = {
             "INVALID_REQUEST",
             'filters.contry: unknown field "contry"; did you mean "country"?',
             {"filters.contry": 'unknown field "contry"; did you mean "country"?'},
-        )
+        ),
+        (
+            "WEBHOOK_ADDRESS_REFUSED",
+            "The webhook's address cannot be used: the host is, or resolves to, an address that is not public.",
+            {"webhook_url": "the host is, or resolves to, an address that is not public"},
+        ),
     ],
     401: [
         ("MISSING_KEY", "Send your API key in the X-API-Key header.", {}),

@@ -10,7 +10,7 @@ from django.core.validators import validate_email
 from django.db import transaction
 
 from accounts.models import Account
-from config.errors import DomainError, InvalidRequest
+from config.errors import InvalidRequest
 from credits import webhook_addresses, webhooks
 from credits.alert_models import AlertSettings
 from credits.amounts import CREDITS_MAX
@@ -22,11 +22,8 @@ EMAILS_MAX = 10
 OLD_SECRET_KEPT = timedelta(hours=24)
 
 
-class NoWebhook(DomainError):
-    """409: there is no webhook whose secret could be renewed."""
-
-    status = 409
-    code = "NO_WEBHOOK"
+class NoWebhook(InvalidRequest):
+    """400: there is no webhook whose secret could be renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,10 @@ def rotate_secret(*, account: Account, now: datetime) -> Saved:
     with transaction.atomic():
         chosen = _locked(account)
         if not chosen.webhook_url:
-            raise NoWebhook("There is no webhook. Set webhook_url first; its secret comes with the answer.")
+            raise NoWebhook(
+                "There is no webhook. Set webhook_url first; its secret comes with the answer.",
+                details={"webhook_url": "not set"},
+            )
         chosen.webhook_previous_salt, chosen.webhook_previous_until = chosen.webhook_salt, now + OLD_SECRET_KEPT
         chosen.webhook_salt, chosen.updated_at = webhooks.new_salt(), now
         chosen.save()

@@ -20,7 +20,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from accounts.models import Account
-from config.errors import DomainError
+from config.errors import DomainError, InvalidRequest
 from credits.alert_models import Alert, AlertDelivery, AlertState, ExpiryNotice
 from credits.alert_settings import EXPIRING_DAYS_MAX, preferences_of
 
@@ -31,6 +31,10 @@ PAGES_MAX = 1000
 GIVE_UP_AFTER = timedelta(hours=48)
 TESTS_MAX = 5
 TESTS_WITHIN = timedelta(hours=1)
+
+
+class NobodyToTell(InvalidRequest):
+    """400: neither an e-mail address nor a webhook is set."""
 
 
 class TooManyTests(DomainError):
@@ -293,7 +297,12 @@ def deliveries_of(alert: Alert, *, emails: Sequence[str], webhook_url: str, now:
 
 @transaction.atomic
 def send_test(*, account: Account, now: datetime) -> Alert:
-    """An alert that means nothing, to everything that is set. Raises `TooManyTests` after 5 in an hour."""
+    """An alert that means nothing, to everything that is set. Raises `NobodyToTell`, `TooManyTests` after 5 in an hour."""
+    chosen = preferences_of(account)
+    if not (chosen.emails or chosen.webhook_url):
+        raise NobodyToTell(
+            "There is nothing to send to. Set emails or webhook_url first.", details={"emails": "nobody is set"}
+        )
     # The row lock makes two calls at once count each other.
     balance = Account.objects.select_for_update(no_key=True).values_list("balance", flat=True).get(pk=account.pk)
     recent = Alert.objects.filter(account=account, kind=Alert.Kind.TEST, created_at__gt=now - TESTS_WITHIN)
@@ -306,7 +315,6 @@ def send_test(*, account: Account, now: datetime) -> Alert:
             headers={"Retry-After": str(wait_s)},
         )
     alert = Alert.objects.create(account=account, kind=Alert.Kind.TEST, balance=balance, created_at=now)
-    chosen = preferences_of(account)
     AlertDelivery.objects.bulk_create(
         deliveries_of(alert, emails=chosen.emails, webhook_url=chosen.webhook_url, now=now)
     )

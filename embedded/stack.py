@@ -112,9 +112,10 @@ class Stack:
         return [engine.name for engine in ended]
 
     def remember(self, values: dict[str, str]) -> dict[str, str]:
-        """Put values into `.local/env` beside the engines' URLs and the secrets; returns all of them."""
+        """Put values into `.local/env` beside the engines' URLs, the secrets and an outbox for e-mails; returns all of them."""
         known = environment.read(self.env_file)
-        everything = environment.with_secrets({**known, **self.urls, **values})
+        outbox = {"EMAIL_URL": f"filemail://{self.state / 'outbox'}"}
+        everything = environment.with_secrets({**outbox, **known, **self.urls, **values})
         if everything != known:
             environment.write(self.env_file, everything)
         return everything

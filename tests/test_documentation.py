@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.test import Client
 
+from credits import webhooks
 from tests.factories import make_customer
 from tests.search.conftest import insert_records
 
@@ -108,12 +111,13 @@ def test_every_documented_curl_succeeds(words: list[str], stores: None) -> None:
         "$ADMIN_SECRET": settings.ADMIN_SECRET,
         '"user_id": 1,': f'"user_id": {customer.number},',
         "inv-2032": customer.key_id,
+        "https://hooks.example.com/": "https://8.8.8.8/",  # no name is resolved in a test
         "00001k3v9x2ab": customer.key_id,
     }
     for name, value in variables.items():
         words = [word.replace(name, value) for word in words]
     headers = {}
-    method, body, address = "GET", None, ""
+    method, body, address = "", None, ""
     rest = iter(words[1:])
     for word in rest:
         match word:
@@ -126,13 +130,17 @@ def test_every_documented_curl_succeeds(words: list[str], stores: None) -> None:
                 method = next(rest)
             case "-d":
                 body = next(rest)
-                method = "POST"
+                method = method or "POST"
             case ">":
                 next(rest)
             case _:
                 address = word
     answer = Client().generic(
-        method, address, body or "", content_type=headers.pop("Content-Type", "application/json"), headers=headers
+        method or "GET",
+        address,
+        body or "",
+        content_type=headers.pop("Content-Type", "application/json"),
+        headers=headers,
     )
     assert answer.status_code == 200, answer.content
     if answer["Content-Type"] == "application/json":
@@ -145,5 +153,29 @@ def test_every_documented_error_code_is_one_of_ours() -> None:
         path.read_text() for app in ("config", "credits", "search", "accounts") for path in (ROOT / app).rglob("*.py")
     )
     codes = set(_ERROR_CODE.findall(table))
-    assert len(codes) == 20
+    assert len(codes) == 21
     assert {code for code in codes if f'"{code}"' not in sources} == set()
+
+
+def test_the_documented_check_of_a_signature_tells_genuine_from_forged() -> None:
+    (snippet,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "customers.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    shown: dict[str, Callable[[str, dict[str, str], bytes], bool]] = {}
+    exec(snippet, shown)  # noqa: S102 - our own document
+    now = int(time.time())
+
+    def headers(*salts: str, timestamp: int = now, event: str = "evt_1") -> dict[str, str]:
+        signed = webhooks.signature(salts=salts, event_id=event, timestamp=timestamp, body=b"{}")
+        return {"webhook-id": "evt_1", "webhook-timestamp": str(timestamp), "webhook-signature": signed}
+
+    secret = webhooks.secret_of("aa")
+    verdicts = [
+        shown["is_genuine"](secret, headers("aa"), b"{}"),
+        shown["is_genuine"](secret, headers("bb", "aa"), b"{}"),
+        shown["is_genuine"](secret, headers("bb"), b"{}"),
+        shown["is_genuine"](secret, headers("aa"), b"{ }"),
+        shown["is_genuine"](secret, headers("aa", event="evt_2"), b"{}"),
+        shown["is_genuine"](secret, headers("aa", timestamp=now - 301), b"{}"),
+    ]
+    assert verdicts == [True, True, False, False, False, False]
