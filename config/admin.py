@@ -19,6 +19,7 @@ from config.redis import RedisUnavailable
 from credits import counters, verification
 from credits.admin_verification import result_tile
 from credits.models import CreditTransaction
+from credits.selectors import expiring_of_all
 from ingestion.models import IngestionJob
 
 log = structlog.get_logger(__name__)
@@ -100,6 +101,17 @@ def _credits_of_the_last_day(which: Q) -> int:
     )
 
 
+def _expiring() -> Tile:
+    """Expiring in 30 days."""
+    expiring = expiring_of_all(now=timezone.now())
+    return Tile(
+        "Expiring in 30 days",
+        short_figure(expiring),
+        "credits that nobody has spent",
+        _list("credits_creditgrant", "expiring=30"),
+    )
+
+
 def _journal() -> Tile:
     """Journal."""
     return Tile("Journal", short_figure(counters.journal_length()), "events kept in Redis")
@@ -116,6 +128,7 @@ _TILES: tuple[tuple[str, Callable[[], Tile]], ...] = (
     ("accounts.view_account", _balances),
     ("credits.view_credittransaction", _topped_up),
     ("credits.view_credittransaction", _spent),
+    ("credits.view_creditgrant", _expiring),
     ("credits.view_credittransaction", _journal),
     ("credits.view_verificationrun", _ledger_check),
 )

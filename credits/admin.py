@@ -1,87 +1,25 @@
 """Grants, the ledger, events set aside and commands in the operator admin: all to look at, none to change."""
 
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from django import forms
 from django.contrib import admin
-from django.contrib.admin.views.main import ChangeList
-from django.db.models import Count, Max, Min, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import TextFilter
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminTextInputWidget
 
 import credits.admin_verification  # noqa: F401 - registers the ledger checks
 from accounts.admin_pages import account_url, operation
-from accounts.models import Account
 from config.display import code, figure, labelled, link, moment, quiet
 from config.read_only import NextPagePaginator, ReadOnlyAdmin, ReadOnlyInline
 from credits import refunds
+from credits.admin_filters import CustomerFilter, DayFilter, ExpiringFilter
 from credits.admin_money import refund_page, void_page
-from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
+from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, GrantReturn, Refund, SetAside
 
-NUMBER_DIGITS_MAX = 18
-
-
-class CustomerFilter(TextFilter):  # type: ignore[misc]
-    """Rows of one customer, by its number."""
-
-    title = "customer number"
-    parameter_name = "customer"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        number = (self.value() or "").strip()
-        if not number:
-            return queryset
-        if not (number.isascii() and number.isdigit() and len(number) <= NUMBER_DIGITS_MAX):
-            return queryset.none()
-        # The account's key first: so the index by account serves the list, not a join.
-        account_id = Account.objects.filter(number=int(number)).values_list("pk", flat=True).first()
-        return queryset.filter(account_id=account_id) if account_id else queryset.none()
-
-
-class DayForm(forms.Form):
-    """One day, with the browser's own calendar."""
-
-    def __init__(self, name: str, label: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields[name] = forms.CharField(
-            label=label, required=False, widget=UnfoldAdminTextInputWidget(attrs={"type": "date"})
-        )
-
-
-class DayFilter(TextFilter):  # type: ignore[misc]
-    """Rows created on one day, UTC."""
-
-    title = "day (UTC)"
-    parameter_name = "day"
-    form_class = DayForm
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if not self.value():
-            return queryset
-        try:
-            start = datetime.combine(date.fromisoformat(self.value()), time.min, tzinfo=UTC)
-            on_that_day = queryset.filter(created_at__gte=start, created_at__lt=start + timedelta(days=1))
-        except (ValueError, OverflowError):
-            return queryset.none()
-        # The list runs backwards by id: bounds of the id keep it from walking every row since that day. Asking for the
-        # number of rows beside them makes Postgres read the day by its index on time.
-        bounds = on_that_day.aggregate(first=Min("id"), last=Max("id"), rows=Count("id"))
-        return (
-            on_that_day.filter(id__gte=bounds["first"], id__lte=bounds["last"]) if bounds["rows"] else queryset.none()
-        )
-
-    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
-        yield {
-            "form": self.form_class(
-                name=self.parameter_name, label=f"By {self.title}", data={self.parameter_name: self.value()}
-            )
-        }
+LINKS_MAX = 20
 
 
 class OfAccountAdmin(ReadOnlyAdmin):
@@ -120,12 +58,16 @@ class GrantInline(ReadOnlyInline):
 
     model = CreditGrant
     verbose_name_plural = "Grants"
-    fields = ("given", "kind", "amount_figure", "remaining_figure", "expires", "reason")
+    fields = ("given", "kind", "state", "amount_figure", "remaining_figure", "expires", "reason")
     readonly_fields = fields
 
     @admin.display(description="Given")
     def given(self, grant: CreditGrant) -> SafeString:
         return link(reverse("admin:credits_creditgrant_change", args=[grant.pk]), moment(grant.created_at))
+
+    @admin.display(description="State")
+    def state(self, grant: CreditGrant) -> str:
+        return state_of(grant)
 
     @admin.display(description="Amount")
     def amount_figure(self, grant: CreditGrant) -> SafeString:
@@ -148,14 +90,13 @@ class CreditGrantAdmin(OfAccountAdmin):
         "created",
         "customer",
         "kind",
+        "state_label",
         "amount_figure",
         "remaining_figure",
-        "state_label",
         "expires",
-        "reason",
     )
     actions_detail = ("void",)
-    list_filter = ("kind", CustomerFilter)
+    list_filter = ("kind", ExpiringFilter, CustomerFilter)
     fields = (
         "grant_id",
         "customer",
@@ -271,6 +212,7 @@ class LedgerAdmin(OfAccountAdmin):
         "actor",
         "key",
         "operation_id",
+        "refund_links",
         "charged_total",
         "epoch",
         "seq",
@@ -313,6 +255,26 @@ class LedgerAdmin(OfAccountAdmin):
     @admin.display(description="Key")
     def key(self, entry: CreditTransaction) -> SafeString:
         return code(entry.api_key)
+
+    @admin.display(description="Refund")
+    def refund_links(self, entry: CreditTransaction) -> SafeString:
+        """Of a charge: its refunds. Of a refund: the grants that got the credits."""
+        if entry.type == CreditTransaction.Type.CREDIT:
+            parts = GrantReturn.objects.filter(refund__entry=entry).select_related("grant").order_by("id")
+            rows = [
+                (reverse("admin:credits_creditgrant_change", args=[part.grant_id]), f"{part.amount:,} to {part.grant}")
+                for part in parts[:LINKS_MAX]
+            ]
+        elif entry.operation is not None:
+            done = Refund.objects.filter(account_id=entry.account_id, operation=entry.operation).order_by("created_at")
+            rows = [
+                (reverse("admin:credits_credittransaction_change", args=[one.entry_id]), str(one))
+                for one in done[:LINKS_MAX]
+            ]
+        else:
+            rows = []
+        links = [link(url, text) for url, text in rows]
+        return format_html_join(", ", "{}", ((one,) for one in links)) if links else quiet("none")
 
     @admin.display(description="Operation")
     def operation_id(self, entry: CreditTransaction) -> SafeString:

@@ -1,7 +1,5 @@
 """An account's balances for operators."""
 
-from datetime import timedelta
-
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -11,8 +9,6 @@ from config.display import Tile, figure, quiet, short_figure
 from credits import counters, selectors
 from credits.models import CreditGrant
 from credits.selectors import live_balances
-
-EXPIRING_DAYS = 30
 
 
 def live_state(live: counters.LiveBalance | None) -> str:
@@ -38,7 +34,7 @@ def balance_tiles(account: Account) -> list[Tile]:
         tone = "" if live is not None else "warning"
     open_grants = CreditGrant.objects.filter(account=account, remaining__gt=0, voided_at=None).count()
     scheduled = CreditGrant.objects.filter(account=account, entered_at=None, voided_at=None).count()
-    expiring = selectors.expiring_soon(account=account, now=timezone.now(), within=timedelta(days=EXPIRING_DAYS))
+    expiring = selectors.expiring_soon(account=account, now=timezone.now(), within=selectors.EXPIRING_SOON)
     ledger_url = f"{reverse('admin:credits_credittransaction_changelist')}?customer={account.number}"
     grants_url = f"{reverse('admin:credits_creditgrant_changelist')}?customer={account.number}"
     return [
@@ -52,7 +48,7 @@ def balance_tiles(account: Account) -> list[Tile]:
             url=grants_url,
         ),
         Tile(
-            f"Expiring in {EXPIRING_DAYS} days",
+            "Expiring in 30 days",
             short_figure(expiring.total),
             f"the first {expiring.grants[0].expires_at:%Y-%m-%d}" if expiring.grants else "nothing expires",
             url=grants_url,

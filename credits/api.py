@@ -4,7 +4,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -32,14 +32,36 @@ class GrantAnswer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(allow_null=True)
 
 
+class ScheduledGrantAnswer(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    amount = serializers.IntegerField()
+    effective_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+
+
+class CreditsData(serializers.Serializer[Any]):
+    balance = serializers.IntegerField(help_text="What can be spent now.")
+    held = serializers.IntegerField(help_text="What requests under way hold.")
+    ledger_balance = serializers.IntegerField(help_text="What is booked.")
+    expiring_in_30_days = serializers.IntegerField(help_text="What expires within 30 days unless it is spent.")
+    grants = GrantAnswer(many=True, help_text="Grants that can pay, the first to expire first.")
+    scheduled = ScheduledGrantAnswer(many=True, help_text="Grants that do not count yet, the next first.")
+
+
+_CREDITS_ANSWER = inline_serializer("CreditsAnswer", {"status": serializers.CharField(), "data": CreditsData()})
+
+
 class CreditsView(APIView):
     """`GET /api/v1/credits`: the balance of the key's account. Free."""
 
     @extend_schema(
         operation_id="credits",
         summary="Balance, held credits and grants",
-        description="Costs nothing. `balance` is what can be spent now; `held` belongs to requests under way.",
-        responses={200: GrantAnswer(many=True)},
+        description=(
+            "Costs nothing. `balance` is what can be spent now; `held` belongs to requests under way. A grant that is "
+            "`scheduled` counts from its `effective_at` on."
+        ),
+        responses={200: _CREDITS_ANSWER},
         tags=["Account"],
         auth=API_KEY,
     )
@@ -50,7 +72,9 @@ class CreditsView(APIView):
             "balance": found.available,
             "held": found.held,
             "ledger_balance": found.ledger,
+            "expiring_in_30_days": found.expiring,
             "grants": GrantAnswer(found.grants, many=True).data,
+            "scheduled": ScheduledGrantAnswer(found.scheduled, many=True).data,
         }
         return Response({"status": "success", "data": data}, headers=free_headers(caller, found.available))
 

@@ -15,16 +15,22 @@ from credits.models import CreditGrant
 log = structlog.get_logger(__name__)
 
 GRANTS_SHOWN_MAX = 1000
+EXPIRING_SOON = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Credits:
-    """An account's credits: `available` can be spent now, `held` belongs to requests under way, `ledger` is booked."""
+    """An account's credits: `available` can be spent now, `held` belongs to requests under way, `ledger` is booked.
+
+    `expiring` of them expire within 30 days; `scheduled` grants do not count yet.
+    """
 
     available: int
     held: int
     ledger: int
+    expiring: int
     grants: list[CreditGrant]
+    scheduled: list[CreditGrant]
 
 
 def live_balances(numbers: Sequence[int]) -> list[counters.LiveBalance | None]:
@@ -53,6 +59,14 @@ def expiring_soon(*, account: Account, now: datetime, within: timedelta) -> Expi
     return Expiring(int(total or 0), list(expiring.order_by("expires_at", "created_at")[:GRANTS_SHOWN_MAX]))
 
 
+def expiring_of_all(*, now: datetime) -> int:
+    """Credits of all customers that expire within 30 days unless they are spent."""
+    expiring = CreditGrant.objects.filter(
+        remaining__gt=0, expires_at__gt=now, expires_at__lte=now + EXPIRING_SOON, ending_at=None
+    )
+    return int(expiring.aggregate(total=Sum("remaining"))["total"] or 0)
+
+
 def scheduled_grants(*, account: Account) -> list[CreditGrant]:
     """Grants that do not count yet, the next first; at most 1,000."""
     scheduled = CreditGrant.objects.filter(account=account, entered_at=None, voided_at=None)
@@ -67,4 +81,11 @@ def credits_of(*, account_number: int, now: datetime) -> Credits:
     open_grants = CreditGrant.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now), account=account, remaining__gt=0, voided_at=None
     ).order_by("expires_at", "created_at")
-    return Credits(available, held, account.balance, list(open_grants[:GRANTS_SHOWN_MAX]))
+    return Credits(
+        available=available,
+        held=held,
+        ledger=account.balance,
+        expiring=expiring_soon(account=account, now=now, within=EXPIRING_SOON).total,
+        grants=list(open_grants[:GRANTS_SHOWN_MAX]),
+        scheduled=scheduled_grants(account=account),
+    )

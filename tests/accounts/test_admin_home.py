@@ -1,13 +1,17 @@
 """The operators' home page: true figures, each with its list, and stores that may be away."""
 
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import pytest
 from django.db.models import Sum
+from django.utils import timezone
 
 from accounts.models import Account, ApiKey
 from credits.models import CreditTransaction
+from credits.selectors import expiring_of_all
+from credits.services import top_up
 from tests.factories import make_account, make_customer
 from tests.operators import client_of, make_operator, make_staff, text_of
 from tests.outages import clickhouse_away, redis_away
@@ -40,7 +44,9 @@ def test_home_sums_what_was_topped_up() -> None:
     assert f'title="{total:,}"' in shown or f">{total:,}<" in shown
 
 
-@pytest.mark.parametrize("title", ["Customers", "Active keys", "Credits in balances", "Topped up", "Spent"])
+@pytest.mark.parametrize(
+    "title", ["Customers", "Active keys", "Credits in balances", "Topped up", "Spent", "Expiring in 30 days"]
+)
 def test_every_figure_leads_to_its_list(title: str) -> None:
     client = client_of(operator())
     assert client.get(tile(client.get("/admin/"), title).url).status_code == 200
@@ -90,3 +96,20 @@ def test_the_sidebar_names_only_lists_that_may_be_opened() -> None:
     groups = home(make_staff("accounts.view_apikey")).context["sidebar_navigation"]
     allowed = [item["title"] for group in groups for item in group["items"] if item["has_permission"]]
     assert allowed == ["Home", "API keys"]
+
+
+def test_home_sums_what_expires_within_30_days() -> None:
+    before = expiring_of_all(now=timezone.now())
+    account = make_account()
+    for days in (29, 31):
+        top_up(account=account, amount=5, now=timezone.now(), expires_at=timezone.now() + timedelta(days=days))
+    assert expiring_of_all(now=timezone.now()) == before + 5
+
+
+def test_expiring_grants_are_listed_the_first_to_expire_first() -> None:
+    account = make_account()
+    for days in (29, 31, 3):
+        top_up(account=account, amount=days, now=timezone.now(), expires_at=timezone.now() + timedelta(days=days))
+    query = {"expiring": "30", "customer": str(account.number)}
+    response = client_of(operator()).get("/admin/credits/creditgrant/", query)
+    assert [grant.amount for grant in response.context["cl"].result_list] == [3, 29]

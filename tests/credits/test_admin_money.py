@@ -317,3 +317,17 @@ def test_the_customers_page_says_what_expires_soon() -> None:
     response = client_of(operator()).get(page_of(account))
     (tile,) = [tile for tile in response.context["tiles"] if tile.title == "Expiring in 30 days"]
     assert ">50<" in str(tile.value)
+
+
+def test_a_charge_and_its_refund_lead_to_each_other() -> None:
+    entry = charge()
+    done = Refund.objects.get(pk=refund_of(entry))
+    text = text_of(client_of(operator()).get(f"/admin/credits/credittransaction/{entry.pk}/change/"))
+    assert "Refund of 3 credits" in text
+    text = text_of(client_of(operator()).get(f"/admin/credits/credittransaction/{done.entry_id}/change/"))
+    assert "3 to Purchase of 10 credits" in text
+
+
+def refund_of(entry: CreditTransaction) -> uuid.UUID:
+    post(refund_url(entry), amount="3")
+    return Refund.objects.get(account=entry.account).pk

@@ -2,14 +2,17 @@
 
 import uuid
 from datetime import date, timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.test import Client, override_settings
+from django.utils import timezone
 
-from credits import drain, metering
-from credits.models import CreditTransaction
+from credits import drain, metering, services
+from credits.models import CreditGrant, CreditTransaction
 from tests.factories import Customer, make_account, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -206,3 +209,108 @@ def test_topup_names_the_closest_field() -> None:
 def test_usage_says_what_it_groups_by() -> None:
     response = get("/api/v1/usage?group_by=week", make_customer())
     assert response.json()["error"]["details"] == {"group_by": "must be day, key or endpoint"}
+
+
+def later(days: int) -> str:
+    return (timezone.now() + timedelta(days=days)).isoformat()
+
+
+def test_credits_shows_what_expires_within_30_days_and_what_is_scheduled() -> None:
+    customer = make_customer(credits=3)
+    for days, amount in ((5, 20), (29, 30), (31, 40)):
+        post("/admin/topup", {"user_id": customer.number, "amount": amount, "kind": "promo", "expires_at": later(days)})
+    post("/admin/topup", {"user_id": customer.number, "amount": 7, "effective_at": later(9)})
+    data = get("/api/v1/credits", customer).json()["data"]
+    assert (data["balance"], data["expiring_in_30_days"]) == (93, 50)
+    assert [(grant["kind"], grant["remaining"]) for grant in data["grants"]] == [
+        ("promo", 20),
+        ("promo", 30),
+        ("promo", 40),
+        ("purchase", 3),
+    ]
+    assert [(grant["kind"], grant["amount"]) for grant in data["scheduled"]] == [("purchase", 7)]
+
+
+def test_credits_counts_only_what_is_left_of_an_expiring_grant() -> None:
+    customer = make_customer()
+    post("/admin/topup", {"user_id": customer.number, "amount": 20, "expires_at": later(5)})
+    spend(customer, 8)
+    drain.drain_once()
+    assert get("/api/v1/credits", customer).json()["data"]["expiring_in_30_days"] == 12
+
+
+def test_topup_takes_kind_priority_dates_and_reason() -> None:
+    account = make_account()
+    start, end = later(3), later(5)
+    body = {"user_id": account.number, "amount": 4, "kind": "promo", "priority": 7, "reason": "fair"}
+    response = post("/admin/topup", {**body, "effective_at": start, "expires_at": end})
+    grant = CreditGrant.objects.get(account=account)
+    assert (grant.kind, grant.priority, grant.reason) == ("promo", 7, "fair")
+    assert (grant.effective_at.isoformat(), grant.expires_at and grant.expires_at.isoformat()) == (start, end)
+    answer = response.json()
+    assert (answer["transaction_id"], answer["balance"]) == (None, 0)
+    assert answer["effective_at"] == start.replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "reasons"),
+    [
+        ({"expires_at": "2001-01-01T00:00:00Z"}, {"expires_at": "must lie in the future"}),
+        (
+            {"effective_at": "2999-01-01T00:00:00Z", "expires_at": "2998-01-01T00:00:00Z"},
+            {"expires_at": "must lie after effective_at"},
+        ),
+        ({"kind": "gift"}, {"kind": "must be one of purchase, promo, adjustment, refund"}),
+    ],
+)
+def test_topup_says_why_it_refuses_a_grant(change: dict[str, Any], reasons: dict[str, str]) -> None:
+    account = make_account()
+    response = post("/admin/topup", {"user_id": account.number, "amount": 1, **change})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert response.json()["error"]["details"] == reasons
+    assert not CreditGrant.objects.filter(account=account).exists()
+
+
+@pytest.mark.parametrize("change", [{"priority": -1}, {"priority": 1001}, {"priority": "1"}, {"expires_at": "soon"}])
+def test_topup_names_the_field_of_a_grant_that_it_refuses(change: dict[str, Any]) -> None:
+    response = post("/admin/topup", {"user_id": make_account().number, "amount": 1, **change})
+    assert (response.status_code, list(response.json()["error"]["details"])) == (400, list(change))
+
+
+def test_topup_past_the_most_an_account_can_hold_names_the_amount(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = make_account(credits=5)
+    monkeypatch.setattr(services, "CREDITS_MAX", 9)
+    response = post("/admin/topup", {"user_id": account.number, "amount": 5})
+    assert (response.status_code, response.json()["error"]["details"]) == (400, {"amount": "balance at most 9"})
+
+
+def test_a_payment_id_that_was_seen_before_gets_the_same_answer() -> None:
+    account = make_account()
+    body = {"user_id": account.number, "amount": 3, "payment_id": str(uuid.uuid4())}
+    first, again = post("/admin/topup", body), post("/admin/topup", body)
+    assert (again.json(), again.headers["Idempotent-Replayed"]) == (first.json(), "true")
+
+
+@pytest.mark.parametrize("change", [{"amount": 4}, {"kind": "promo"}, {"user_id": 0}])
+def test_a_payment_id_that_was_seen_for_something_else_is_a_mismatch(change: dict[str, Any]) -> None:
+    body: dict[str, Any] = {"user_id": make_account().number, "amount": 3, "payment_id": str(uuid.uuid4())}
+    post("/admin/topup", body)
+    if "user_id" in change:
+        change = {"user_id": make_account().number}
+    response = post("/admin/topup", {**body, **change})
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "IDEMPOTENCY_MISMATCH")
+
+
+def test_a_payment_is_one_whether_it_comes_by_program_or_command_line() -> None:
+    account = make_account()
+    payment = str(uuid.uuid4())
+    post("/admin/topup", {"user_id": account.number, "amount": 3, "payment_id": payment})
+    call_command("top_up", account=str(account.number), amount=3, payment_id=payment, stdout=StringIO())
+    account.refresh_from_db()
+    assert account.balance == 3
+
+
+def test_topup_takes_one_id_alone() -> None:
+    body = {"user_id": make_account().number, "amount": 3, "payment_id": "inv-1"}
+    response = post("/admin/topup", body, Idempotency_Key="key-1")
+    assert (response.status_code, list(response.json()["error"]["details"])) == (400, ["payment_id"])
