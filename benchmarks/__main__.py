@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import django
 
-from benchmarks import admit_settle, figures, metered_requests, web_servers
+from benchmarks import admit_settle, drain_speed, figures, hot_account, metered_requests, web_servers
 from benchmarks.figures import Finding
 from benchmarks.installation import Installation, installation
 from embedded.errors import EmbeddedError
@@ -16,6 +16,8 @@ from embedded.errors import EmbeddedError
 BENCHMARKS: dict[str, Callable[[Installation, Callable[[str], None]], Finding]] = {
     "P1": metered_requests.measure,
     "P4": admit_settle.measure,
+    "P5": hot_account.measure,
+    "P6": drain_speed.measure,
     "W": web_servers.measure,
 }
 
