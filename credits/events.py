@@ -1,8 +1,8 @@
 """A journal event as the scripts write it and the consumers read it. Pure: bytes in, values out."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from credits.amounts import CREDITS_MAX
 
@@ -11,8 +11,7 @@ class BadEvent(ValueError):
     """An event whose fields do not read as one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One settle: `debit` credits left the balance, bringing the operation to `total`. `seq` is None when it was free.
 
     `usage` is the JSON that the request reported of itself, '' for a part of a stream. An event with a `take` (the
@@ -36,22 +35,22 @@ class Event:
         return datetime.fromtimestamp(int(self.stream_id.partition("-")[0]) / 1000, tz=UTC)
 
 
-def parse(stream_id: bytes, fields: list[bytes]) -> Event:
-    """Reads the flat field list of a stream entry. Raises `BadEvent`."""
+def parse(stream_id: bytes, fields: dict[bytes, bytes]) -> Event:
+    """Reads the fields of a stream entry. Raises `BadEvent`."""
     try:
-        named = dict(zip(fields[::2], fields[1::2], strict=True))
-        seq = int(named[b"seq"]) if named[b"seq"] else None
+        seq = fields[b"seq"]
+        take = fields.get(b"take")
         event = Event(
-            stream_id=stream_id.decode("ascii"),
-            account_number=int(named[b"account"]),
-            epoch=int(named[b"epoch"]),
-            seq=seq,
-            debit=int(named[b"debit"]),
-            total=int(named[b"total"]),
-            operation=uuid.UUID(named[b"operation"].decode("ascii")),
-            key_id=named[b"key"].decode("ascii"),
-            usage=named[b"usage"].decode("utf-8"),
-            take=int(named[b"take"]) if b"take" in named else None,
+            stream_id.decode("ascii"),
+            int(fields[b"account"]),
+            int(fields[b"epoch"]),
+            int(seq) if seq else None,
+            int(fields[b"debit"]),
+            int(fields[b"total"]),
+            uuid.UUID(fields[b"operation"].decode("ascii")),
+            fields[b"key"].decode("ascii"),
+            fields[b"usage"].decode("utf-8"),
+            int(take) if take is not None else None,
         )
     except (KeyError, ValueError, UnicodeDecodeError) as error:
         raise BadEvent(f"{type(error).__name__}: {error}") from error
@@ -60,6 +59,7 @@ def parse(stream_id: bytes, fields: list[bytes]) -> Event:
     return event
 
 
-def as_json(fields: list[bytes]) -> list[str]:
-    """The fields of an unreadable event in a form that can be stored and shown."""
-    return [field[:2000].decode("utf-8", "backslashreplace").replace("\x00", "\\x00") for field in fields[:64]]
+def as_json(fields: dict[bytes, bytes]) -> list[str]:
+    """The fields of an unreadable event, names and values in turns, in a form that can be stored and shown."""
+    flat = [part for pair in fields.items() for part in pair]
+    return [part[:2000].decode("utf-8", "backslashreplace").replace("\x00", "\\x00") for part in flat[:64]]

@@ -42,8 +42,6 @@ def burn_down_order(grants: list[OpenGrant]) -> list[OpenGrant]:
 
 def draw(grants: list[OpenGrant], amount: int) -> list[tuple[uuid.UUID, int]]:
     """Takes `amount` from grants in their order; (grant id, credits) each. Raises ValueError when they do not suffice."""
-    if amount > sum(grant.remaining for grant in grants):
-        raise ValueError(f"grants do not cover {amount} credits")
     draws = []
     for grant in grants:
         if amount == 0:
@@ -53,4 +51,6 @@ def draw(grants: list[OpenGrant], amount: int) -> list[tuple[uuid.UUID, int]]:
             grant.remaining -= part
             amount -= part
             draws.append((grant.id, part))
+    if amount:
+        raise ValueError(f"grants do not cover the last {amount} credits")
     return draws

@@ -48,7 +48,7 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
     if not pages:
         return Booked(0, 0)
     readable: list[Event] = []
-    unreadable: list[tuple[bytes, list[bytes], str]] = []
+    unreadable: list[tuple[bytes, dict[bytes, bytes], str]] = []
     for page in pages:
         for stream_id, fields in page.events:
             try:
@@ -224,7 +224,7 @@ def _book_open_decreases(account: LockedAccount, *, now: datetime) -> None:
     ledger_rows.write_batch(batch, [account])
 
 
-def _set_aside_unreadable(unreadable: list[tuple[bytes, list[bytes], str]]) -> None:
+def _set_aside_unreadable(unreadable: list[tuple[bytes, dict[bytes, bytes], str]]) -> None:
     """Keeps what could not be read. Delivered again it is found by its stream id and not kept twice."""
     for stream_id, fields, reason in unreadable:
         event = {"stream_id": stream_id.decode("ascii", "replace"), "fields": events.as_json(fields), "error": reason}
