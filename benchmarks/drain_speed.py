@@ -63,8 +63,8 @@ def measure(installation: Installation, say: Callable[[str], None]) -> Finding:
             ["drain", spread(drained), f"{median_ratio(drained, copied):.2f}", f"≥ {GOAL_RATIO}, ≥ {GOAL_RATE:,}/s"],
         ],
         f"{EVENTS:,} debits a round on {ACCOUNTS} accounts with {GRANTS} open grants each, made by settle, then drained by one "
-        "process (`ledger.drain_ledger`: read, booked, drawn from grants, cursors moved) with nothing else running. COPY writes "
-        "the same entries and draws, already in memory as text, into tables with the same columns, constraints and indexes. "
+        "process (`ledger.drain_ledger`: read, booked, drawn from grants, cursors moved) and nothing else. COPY writes the "
+        "same entries and draws, already in memory as text, into tables with the same columns, checks and indexes. "
         f"{ROUNDS} rounds in turns; Postgres and Redis with the settings of `make up`.",
     )
 
@@ -90,15 +90,17 @@ def _accounts() -> list[int]:
 
 def _settle_many(commands: MeteredCommands, numbers: list[int]) -> None:
     """Charges `EVENTS` operations in turns on the accounts, each held and settled in one step."""
-    from config.redis import money
+    from config.redis import route
+    from config.redis_routes import Command
 
     for start in range(0, EVENTS, PIPELINED):
-        pipeline = money().pipeline(transaction=False)
+        calls = []
         for place in range(start, start + PIPELINED):
-            pipeline.execute_command(*commands.settle_for(numbers[place % len(numbers)]))
-        for reply in pipeline.execute():
-            if reply[0] != b"OK":
-                raise RuntimeError(f"settle answered {reply[0]!r}")
+            words = commands.settle_for(numbers[place % len(numbers)])
+            calls.append(Command(words[3].decode(), tuple(words)))
+        for reply in route(quick=False).call_many(calls):
+            if isinstance(reply, Exception) or reply[0] != b"OK":
+                raise RuntimeError(f"settle answered {reply!r}")
 
 
 def _drain_ledger() -> tuple[int, float]:

@@ -370,12 +370,13 @@ def _read_after_seen(partitions: Sequence[int], consumer: str, limit: int) -> li
     ]
     if not seen:
         return []
-    pipeline = money().pipeline(transaction=False)
+    commands = []
     for partition, cursor in seen:
+        journal, key = journal_key(partition), cursor_key(partition, consumer)
         start = f"({cursor.decode('ascii')}" if cursor else "-"
-        pipeline.xrange(journal_key(partition), min=start, count=limit)
-        pipeline.get(cursor_key(partition, consumer))
-    replies: list[Any] = pipeline.execute()
+        commands.append(Command(journal, ("XRANGE", journal, start, "+", "COUNT", limit)))
+        commands.append(Command(key, ("GET", key)))
+    replies = ask_many(commands)
     return [
         JournalPage(partition, cursor, events)
         for (partition, cursor), events, found in zip(seen, replies[::2], replies[1::2], strict=True)

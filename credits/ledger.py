@@ -23,8 +23,8 @@ from credits.models import Command, CreditTransaction, SetAside
 
 log = structlog.get_logger(__name__)
 
-
 CATCH_UP_PASSES_MAX = 1000
+_USAGE = CreditTransaction.Kind.USAGE.value
 
 
 class LedgerBehind(TemporarilyUnavailable):
@@ -106,15 +106,16 @@ def _book_event(
     batch: Batch,
     account: LockedAccount,
     event: Event,
-    paid: dict[tuple[uuid.UUID, uuid.UUID], int],
+    paid: dict[tuple[int, uuid.UUID], int],
     open_grants: list[grants.OpenGrant],
 ) -> None:
-    operation = (account.id, event.operation)
+    operation = (event.account_number, event.operation)
+    paid_before = paid.get(operation, 0)
     decrease = batch.decreases.get(event.operation) if event.take is not None else None
     if decrease is not None:
         booked = min(event.debit, _still_to_book(decrease, account, open_grants))
     else:
-        booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))
+        booked = min(event.debit, max(0, event.total - paid_before))
     account.drained_seq = event.seq or account.drained_seq
     account.changed = True
     if booked > account.balance - account.reserve or (event.take is not None and decrease is None):
@@ -129,7 +130,7 @@ def _book_event(
         batch.entries.append(
             Entry(
                 account,
-                CreditTransaction.Kind.USAGE.value,
+                _USAGE,
                 booked,
                 grants.draw(open_grants, booked),
                 event.operation,
@@ -142,7 +143,7 @@ def _book_event(
         )
     else:
         batch.set_aside.append((account, event, SetAside.Reason.PAID))
-    paid[operation] = max(paid.get(operation, 0), event.total)
+    paid[operation] = max(paid_before, event.total)
     if event.debit > booked:
         batch.tell(account, Command.Kind.ADD, event.debit - booked, epoch=event.epoch, seq=event.seq)
 

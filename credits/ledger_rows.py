@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 
 from credits import grants
 from credits.events import Event
-from credits.models import CreditTransaction
 
 PAID_WINDOW = timedelta(hours=24)
+COPY_ROWS = 1000
 
 
 @dataclass(slots=True)
@@ -44,8 +44,7 @@ class OpenDecrease:
     changed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A debit to be written. `charged_total`, `epoch` and `seq` are those of its event, if it has one."""
 
     account: LockedAccount
@@ -137,19 +136,21 @@ def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
         return {row[1]: LockedAccount(*row) for row in cursor.fetchall()}
 
 
-def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> dict[tuple[uuid.UUID, uuid.UUID], int]:
-    """Greatest total charged so far per (account, operation), looking back 24 h from the oldest event."""
+def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> dict[tuple[int, uuid.UUID], int]:
+    """Greatest total charged so far per (account number, operation), looking back 24 h from the oldest event."""
+    numbers = {account.id: account.number for account in accounts}
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT account_id, operation, max(charged_total) FROM credits_credittransaction"
-            " WHERE account_id = ANY(%s) AND operation = ANY(%s) AND type = 'debit' AND created_at > %s GROUP BY 1, 2",
+            " WHERE account_id = ANY(%s) AND operation = ANY(%s::text::uuid[]) AND type = 'debit' AND created_at > %s"
+            " GROUP BY 1, 2",
             [
-                [account.id for account in accounts],
-                list({event.operation for event in charges}),
+                list(numbers),
+                "{" + ",".join([event.operation.hex for event in charges]) + "}",
                 min(event.at for event in charges) - PAID_WINDOW,
             ],
         )
-        return {(account_id, operation): total for account_id, operation, total in cursor.fetchall()}
+        return {(numbers[account_id], operation): total for account_id, operation, total in cursor.fetchall()}
 
 
 def recorded_events(
@@ -242,43 +243,50 @@ def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
 def _write_entries(cursor: Any, entries: list[Entry]) -> None:
     """Entries and draws by COPY under ids drawn beforehand, then the grants' remainders in one statement."""
     cursor.execute(
-        "SELECT nextval(pg_get_serial_sequence('credits_credittransaction', 'id')) FROM generate_series(1, %s)",
+        "SELECT array_agg(nextval(pg_get_serial_sequence('credits_credittransaction', 'id'))) FROM generate_series(1, %s)",
         [len(entries)],
     )
-    ids = [row[0] for row in cursor.fetchall()]
+    ids: list[int] = cursor.fetchone()[0]
+    numbered = list(zip(ids, entries, strict=True))
     with cursor.copy(
         "COPY credits_credittransaction (id, account_id, type, kind, amount, reason, operation, charged_total,"
         " epoch, seq, api_key, actor, created_at) FROM STDIN"
     ) as copy:
-        for entry_id, entry in zip(ids, entries, strict=True):
-            copy.write_row(
-                (
-                    entry_id,
-                    entry.account.id,
-                    CreditTransaction.Type.DEBIT.value,
-                    entry.kind,
-                    entry.booked,
-                    entry.reason,
-                    entry.operation,
-                    entry.charged_total,
-                    entry.epoch,
-                    entry.seq,
-                    entry.key_id,
-                    entry.actor,
-                    entry.created_at,
-                )
+        for start in range(0, len(numbered), COPY_ROWS):
+            copy.write(
+                "".join([_entry_line(entry_id, entry) for entry_id, entry in numbered[start : start + COPY_ROWS]])
             )
     drawn: dict[uuid.UUID, int] = {}
     with cursor.copy("COPY credits_grantdraw (entry_id, grant_id, amount) FROM STDIN") as copy:
-        for entry_id, entry in zip(ids, entries, strict=True):
-            for grant_id, part in entry.draws:
-                drawn[grant_id] = drawn.get(grant_id, 0) + part
-                copy.write_row((entry_id, grant_id, part))
+        for start in range(0, len(numbered), COPY_ROWS):
+            lines = []
+            for entry_id, entry in numbered[start : start + COPY_ROWS]:
+                for grant_id, part in entry.draws:
+                    drawn[grant_id] = drawn.get(grant_id, 0) + part
+                    lines.append(f"{entry_id}\t{grant_id.hex}\t{part}\n")
+            copy.write("".join(lines))
     cursor.execute(
         "UPDATE credits_creditgrant g SET remaining = g.remaining - t.amount"
         " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, amount) WHERE g.id = t.id",
         [list(drawn), list(drawn.values())],
     )
+
+
+def _entry_line(entry_id: int, entry: Entry) -> str:
+    """The entry as a line of COPY's text format."""
+    charged, epoch, seq = ("\\N" if value is None else value for value in (entry.charged_total, entry.epoch, entry.seq))
+    return (
+        f"{entry_id}\t{entry.account.id.hex}\tdebit\t{entry.kind}\t{entry.booked}\t{_copied(entry.reason)}\t{entry.operation.hex}"
+        f"\t{charged}\t{epoch}\t{seq}\t{_copied(entry.key_id)}\t{_copied(entry.actor)}\t{entry.created_at.isoformat()}\n"
+    )
+
+
+_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _copied(text: str) -> str:
+    """Text as COPY reads it: a tab would end the field, a newline the row, a backslash begins an escape."""
+    return text if text.isalnum() else text.translate(_COPY_ESCAPES)
 
 
 def _event_json(event: Event) -> str:
