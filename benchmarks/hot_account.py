@@ -137,8 +137,8 @@ class _Metered:
 
     def begin(self) -> None:
         admit, settle = self._commands.fresh()
-        self._settle = hiredis.pack_command(tuple(settle))
-        self._socket.sendall(hiredis.pack_command(tuple(admit)))
+        self._settle = hiredis.pack_command(tuple(settle))  # type: ignore[arg-type]
+        self._socket.sendall(hiredis.pack_command(tuple(admit)))  # type: ignore[arg-type]
 
     def advance(self) -> bool:
         self._reader.feed(self._socket.recv(READ_BYTES))

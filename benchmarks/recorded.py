@@ -61,7 +61,7 @@ def record(subject: Subject) -> MeteredCommands:
 
     hold = _admit(subject)  # loads the account, if it has to be
     _settle(hold)
-    Script.call = recording  # type: ignore[method-assign]
+    Script.call = recording  # type: ignore[method-assign,assignment]
     try:
         hold = _admit(subject)
         _settle(hold)

@@ -139,10 +139,14 @@ class CreditTransaction(models.Model):
 
 
 class GrantDraw(models.Model):
-    """Which grant paid (a part of) a debit. Written in the entry's transaction, never changed."""
+    """Which grant paid (a part of) a debit. Written in the entry's transaction, never changed.
 
-    entry = models.ForeignKey(CreditTransaction, on_delete=models.PROTECT, related_name="draws")
-    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
+    Without foreign keys in the database: entry and grant are never deleted, and both were read or written under the account's
+    lock by the transaction that writes the draw; checking each again would cost more than the row.
+    """
+
+    entry = models.ForeignKey(CreditTransaction, on_delete=models.PROTECT, related_name="draws", db_constraint=False)
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws", db_constraint=False)
     amount = models.BigIntegerField()
 
     class Meta:

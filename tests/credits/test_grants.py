@@ -41,7 +41,7 @@ def test_burn_down_order_is_priority_expiry_promo_effective_created_and_ending_g
 
 
 def test_draw_refuses_more_than_there_is() -> None:
-    with pytest.raises(ValueError, match="do not cover 11"):
+    with pytest.raises(ValueError, match="do not cover the last 1 credits"):
         draw([grant(10)], 11)
 
 

@@ -1,6 +1,5 @@
 """The booking rule: events delivered late, twice, out of epoch or twice paid."""
 
-import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +8,7 @@ from django.db import Error, connection, transaction
 from django.utils import timezone as django_timezone
 
 from accounts.models import Account
-from credits import drain, ledger, metering, services
+from credits import decreases, drain, ledger, loading, metering, services
 from credits.events import BadEvent, Event, parse
 from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
 from tests.factories import make_account, make_customer, make_usage
@@ -32,7 +31,7 @@ def event_of(account: Account, *, seq: int, debit: int, total: int | None = None
         key_id="key",
         usage="",
     )
-    return dataclasses.replace(event, **changes)  # type: ignore[arg-type]
+    return event._replace(**changes)  # type: ignore[arg-type]
 
 
 def state(account: Account) -> tuple[int, int, int]:
@@ -121,7 +120,7 @@ def test_book_sets_a_debit_above_the_balance_aside() -> None:
 
 
 def test_book_sets_an_unknown_account_aside() -> None:
-    event = dataclasses.replace(event_of(make_account(), seq=1, debit=1), account_number=2**40)
+    event = event_of(make_account(), seq=1, debit=1)._replace(account_number=2**40)
     before = SetAside.objects.filter(account=None).count()
     ledger.book([event], now=django_timezone.now())
     assert SetAside.objects.filter(account=None).count() >= before + 1
@@ -155,12 +154,13 @@ def test_parse_refuses_what_does_not_read_as_an_event() -> None:
         b"usage": b"",
     }
 
-    def flat(**changes: bytes) -> list[bytes]:
-        named = {**good, **{name.encode(): value for name, value in changes.items()}}
-        return [part for pair in named.items() for part in pair]
+    def fields(**changes: bytes) -> dict[bytes, bytes]:
+        return {**good, **{name.encode(): value for name, value in changes.items()}}
 
-    assert parse(b"1-1", flat()).debit == 1
-    for bad in (flat(debit=b"-1"), flat(seq=b""), flat(total=b"0"), flat(operation=b"x"), flat(account=b""), [b"a"]):
+    assert parse(b"1-1", fields()).debit == 1
+    for bad in (
+        fields(debit=b"-1"), fields(seq=b""), fields(total=b"0"), fields(operation=b"x"), fields(account=b""), {b"a": b""},
+    ):  # fmt: skip
         with pytest.raises(BadEvent):
             parse(b"1-1", bad)
 
@@ -173,3 +173,20 @@ def test_a_grant_dated_by_a_clock_ahead_of_the_drains_pays_after_the_others() ->
     assert list(
         CreditGrant.objects.filter(account=account).order_by("effective_at").values_list("remaining", flat=True)
     ) == [0, 3]
+
+
+def test_what_an_operator_wrote_is_kept_as_it_was_written() -> None:
+    account = make_account(credits=10)
+    loading.load_account(account.number)
+    reason = "a tab\t, a line\nand a return\r, \\N and \\t"
+    decreases.deduct(account=account, amount=3, reason=reason, actor="ann\\", now=django_timezone.now())
+    drain.drain_once()
+    entry = CreditTransaction.objects.get(account=account, type="debit")
+    assert (entry.amount, entry.reason, entry.actor) == (3, reason, "ann\\")
+
+
+def test_a_grant_is_never_deleted() -> None:
+    account = make_account(credits=10)
+    with pytest.raises(Error, match="keeps every row"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM credits_creditgrant WHERE account_id = %s", [account.pk])
+    assert state(account) == (10, 10, 10)

@@ -173,6 +173,31 @@ def test_a_command_that_redis_forgot_is_sent_again() -> None:
     assert counters.inspect(account.number).applied == 3
 
 
+def test_a_journal_is_read_from_where_another_consumer_has_moved_the_cursor() -> None:
+    partition, journal = 63, counters.journal_key(63)
+    first, second, third = (money().xadd(journal, {"nonsense": "1"}) for _ in range(3))
+    (page,) = counters.read_journal([partition], consumer=counters.LEDGER, limit=1)
+    start = page.cursor
+    assert [stream_id for stream_id, _ in page.events] == [first]
+    money().set(counters.cursor_key(partition, counters.LEDGER), second)
+    (page,) = counters.read_journal([partition], consumer=counters.LEDGER, limit=1)
+    assert (page.cursor, [stream_id for stream_id, _ in page.events]) == (second, [third])
+    assert start != second
+
+
+def test_a_new_stream_is_read_from_its_beginning_after_the_old_one_was_lost() -> None:
+    partition, journal = 62, counters.journal_key(62)
+    (page,) = counters.read_journal([partition], consumer=counters.LEDGER, limit=10)
+    known = money().xadd(journal, {"nonsense": "1"})
+    assert counters.move_cursors([(partition, page.cursor, known)], consumer=counters.LEDGER) == 1  # type: ignore[list-item]
+    assert counters.read_journal([partition], consumer=counters.LEDGER, limit=10)[0].events == []
+    money().flushall()
+    # The clock was set back: the new stream's ids lie before the cursor that this process has seen.
+    money().xadd(journal, {"nonsense": "2"}, id="5-1")
+    (page,) = counters.read_journal([partition], consumer=counters.LEDGER, limit=10)
+    assert (page.cursor, page.events) == (b"", [(b"5-1", {b"nonsense": b"2"})])
+
+
 def test_unreadable_events_are_set_aside_and_do_not_stop_the_drain() -> None:
     customer = make_customer(credits=10)
     metering.identify(api_key=customer.api_key, endpoint="credits")

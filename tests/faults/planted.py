@@ -231,6 +231,12 @@ FAULTS = [
         "if false then",
     ),
     Fault(
+        "the cursor that a process saw last is trusted",
+        "credits/counters.py",
+        'if (found or b"") == cursor',
+        "if True",
+    ),
+    Fault(
         "the cursor outlives its stream",
         "credits/lua/move_cursor.lua",
         "if #redis.call('XRANGE', KEYS[2], ARGV[2], ARGV[2]) == 0 then",
@@ -257,7 +263,7 @@ FAULTS = [
     Fault(
         "the booking rule forgets what was paid",
         "credits/ledger.py",
-        "booked = min(event.debit, max(0, event.total - paid.get(operation, 0)))",
+        "booked = min(event.debit, max(0, event.total - paid_before))",
         "booked = event.debit",
     ),
     Fault(
