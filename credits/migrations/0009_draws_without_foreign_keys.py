@@ -19,7 +19,7 @@ FREE = "DROP TRIGGER credits_creditgrant_kept ON credits_creditgrant; DROP FUNCT
 
 
 class Migration(migrations.Migration):
-    dependencies = [("credits", "0007_alerts")]
+    dependencies = [("credits", "0008_reserve")]
     operations = [
         migrations.RunSQL(KEPT, FREE),
         migrations.AlterField(
