@@ -331,3 +331,18 @@ def test_a_charge_and_its_refund_lead_to_each_other() -> None:
 def refund_of(entry: CreditTransaction) -> uuid.UUID:
     post(refund_url(entry), amount="3")
     return Refund.objects.get(account=entry.account).pk
+
+
+def test_money_moves_beside_the_reserve() -> None:
+    account = make_account(credits=10_000)
+    adjust(account, "set", 4_000)
+    drain.drain_once()
+    assert services.spendable(account) == 4_000
+    adjust(account, "set", 0)
+    drain.drain_once()
+    assert services.spendable(account) == 0
+    adjust(account, "set", 50_000)
+    assert services.spendable(account) == 50_000
+    account.refresh_from_db()
+    assert account.reserve > 0
+    assert_proven(account)

@@ -27,6 +27,7 @@ from config.errors import InvalidRequest
 from config.redis import PARTITIONS, money
 from credits import counters, decreases, drain, ledger, loading, metering, refusals, services, usage, verify
 from credits.models import CreditGrant, Decrease
+from tests.credits.machine_grants import GrantSteps
 from tests.factories import Customer, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -48,8 +49,8 @@ def _promoted() -> Iterator[None]:
     yield
 
 
-class Protocol(RuleBasedStateMachine):
-    """Holds, settles, releases, top-ups, drains, sweeps, loads, crashes and losses of one account."""
+class Protocol(GrantSteps, RuleBasedStateMachine):
+    """Holds, settles, releases, top-ups, refunds, drains, sweeps, loads, crashes and losses of one account."""
 
     holds = Bundle("holds")
     finished = Bundle("finished")

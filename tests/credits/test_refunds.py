@@ -58,6 +58,16 @@ def test_a_refund_goes_back_to_the_grants_that_paid_the_last_draw_first() -> Non
     assert_proven(customer.account)
 
 
+def test_a_second_refund_goes_on_where_the_first_ended() -> None:
+    customer = make_customer(credits=10)
+    services.top_up(account=customer.account, amount=10, now=timezone.now())
+    charge = spend(customer, 14)
+    refund(charge, 6)
+    refund(charge, 5)
+    assert remainders(customer.account) == [("purchase", 7), ("purchase", 10)]
+    assert_proven(customer.account)
+
+
 def test_a_refund_is_a_ledger_entry_that_names_its_operation_and_its_draws() -> None:
     customer = make_customer(credits=10)
     charge = spend(customer, 4)
