@@ -216,8 +216,7 @@ def test_a_debit_beyond_what_redis_was_given_is_set_aside() -> None:
         b"key": b"",
         b"usage": b"",
     }
-    flat = [part for pair in fields.items() for part in pair]
-    ledger.book([events.parse(b"1700000000000-0", flat)], now=timezone.now())
+    ledger.book([events.parse(b"1700000000000-0", fields)], now=timezone.now())
     account = account_of(customer)
     assert (account.balance, account.reserve) == (1000, 20)
     assert list(account.set_aside.values_list("reason", "debit")) == [("bad", 981)]
