@@ -22,8 +22,10 @@ from accounts.models import Account
 from config.display import figure, labelled, moment, two_lines
 from config.errors import DomainError
 from credits.admin import GrantInline
+from credits.admin_alerts import AlertInline, thresholds, thresholds_page
 from credits.admin_balances import available_figure, balance_tiles
 from credits.admin_money import adjust_page, top_up_page
+from credits.alert_settings import preferences_of
 from credits.selectors import live_balances
 
 STATE_LABELS = {"active": "success", "suspended": "warning"}
@@ -52,14 +54,14 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     ordering = ("-number",)
     show_full_result_count = False
     list_per_page = 50
-    readonly_fields = ("number", "state_label", "since", "id", "epoch", "drained_seq", "credit_seq")
+    readonly_fields = ("number", "state_label", "since", "told", "id", "epoch", "drained_seq", "credit_seq")
     fieldsets = (
-        ("Customer", {"fields": ("number", "name", "email", "state_label", "since")}),
+        ("Customer", {"fields": ("number", "name", "email", "state_label", "since", "told")}),
         ("Protocol", {"fields": ("id", "epoch", "drained_seq", "credit_seq"), "classes": ("collapse",)}),
     )
-    inlines = (KeyInline, GrantInline, MembershipInline)
+    inlines = (KeyInline, GrantInline, AlertInline, MembershipInline)
     change_form_before_template = "admin/accounts/account/tiles.html"
-    actions_detail = ("top_up", "adjust", "issue_key", "suspend", "reactivate")
+    actions_detail = ("top_up", "adjust", "issue_key", "set_alerts", "suspend", "reactivate")
     actions = None
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -89,6 +91,10 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     def since(self, account: Account) -> SafeString:
         return moment(account.created_at)
 
+    @admin.display(description="Alerts")
+    def told(self, account: Account) -> str:
+        return thresholds(preferences_of(account))
+
     def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
         return False
 
@@ -100,6 +106,9 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
 
     def has_issue_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return request.user.has_perm("accounts.add_apikey")
+
+    def has_alerts_permission(self, request: HttpRequest, object_id: object = None) -> bool:
+        return request.user.has_perm("credits.change_alertsettings")
 
     def has_suspend_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         return request.user.has_perm("accounts.change_account")
@@ -203,6 +212,11 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
             notes=["The whole key is shown once, on the next page. Only a digest of it is kept."],
             cancel_url=account_url(account.pk),
         )
+
+    @operation("Set alerts", icon="notifications", permission="alerts", url_path="alerts")
+    def set_alerts(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """When and whom by e-mail to tell: `credits.alert_settings.save`."""
+        return thresholds_page(self, request, self._found(request, object_id))
 
     @operation("Suspend", icon="block", permission="suspend", url_path="suspend")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:

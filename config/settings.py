@@ -291,6 +291,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _nav("Ledger", "receipt_long", "credits_credittransaction", "credits.view_credittransaction"),
                     _nav("Grants", "add_card", "credits_creditgrant", "credits.view_creditgrant"),
+                    _nav("Alerts", "notifications", "credits_alert", "credits.view_alert"),
+                    _nav("Alert deliveries", "mail", "credits_alertdelivery", "credits.view_alertdelivery"),
                     _nav("Set aside", "pending_actions", "credits_setaside", "credits.view_setaside"),
                     _nav("Commands", "sync_alt", "credits_command", "credits.view_command"),
                 ],

@@ -23,6 +23,7 @@ class CustomerFilter(TextFilter):  # type: ignore[misc]
 
     title = "customer number"
     parameter_name = "customer"
+    account_path = "account_id"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         number = (self.value() or "").strip()
@@ -32,7 +33,7 @@ class CustomerFilter(TextFilter):  # type: ignore[misc]
             return queryset.none()
         # The account's key first: so the index by account serves the list, not a join.
         account_id = Account.objects.filter(number=int(number)).values_list("pk", flat=True).first()
-        return queryset.filter(account_id=account_id) if account_id else queryset.none()
+        return queryset.filter(**{self.account_path: account_id}) if account_id else queryset.none()
 
 
 class DayForm(forms.Form):

@@ -70,11 +70,12 @@ def save(
     low_percent: int | None,
     expiring_days: int | None,
     emails: Sequence[str] | None,
-    webhook_url: str,
+    webhook_url: str | None,
     now: datetime,
     resolver: Resolver = webhook_addresses.resolve,
 ) -> Saved:
-    """Replaces an account's alert settings. None follows everybody's setting (e-mails: the account's address), 0 is off.
+    """Replaces an account's alert settings. None follows everybody's setting (e-mails: the account's address), 0 is off; a
+    webhook of None stays as it is, and '' removes it.
 
     A webhook's host is resolved here, so that a wrong address is found now, and again at each attempt. A new webhook gets a
     signing secret. Raises `InvalidRequest`, `WebhookAddressRefused`.
@@ -88,11 +89,12 @@ def save(
     with transaction.atomic():
         chosen = _locked(account)
         chosen.low_credits, chosen.low_percent, chosen.expiring_days = low_credits, low_percent, expiring_days
-        chosen.emails, chosen.webhook_url, chosen.updated_at = addresses, webhook_url, now
+        chosen.emails, chosen.updated_at = addresses, now
+        chosen.webhook_url = chosen.webhook_url if webhook_url is None else webhook_url
         made = bool(webhook_url) and not chosen.webhook_salt
         if made:
             chosen.webhook_salt = webhooks.new_salt()
-        if not webhook_url:
+        if not chosen.webhook_url:
             chosen.webhook_salt = chosen.webhook_previous_salt = ""
             chosen.webhook_previous_until = None
         chosen.save()

@@ -61,7 +61,7 @@ def test_saving_a_customer_never_writes_its_balance() -> None:
     account = make_account(credits=5)
     Account.objects.filter(pk=account.pk).update(balance=3)
     data = {"name": "Renamed", "email": account.email, "balance": "999", **members_of(account)}
-    for prefix in ("api_keys", "grants"):
+    for prefix in ("api_keys", "grants", "alerts"):
         data |= {f"{prefix}-TOTAL_FORMS": 0, f"{prefix}-INITIAL_FORMS": 0}
     with CaptureQueriesContext(connection) as queries:
         response = client_of(operator()).post(page_of(account), data)
@@ -76,7 +76,7 @@ def test_saving_a_customer_never_writes_its_balance() -> None:
 def test_an_account_keeps_an_owner() -> None:
     account = make_account()
     data = {"name": account.name, "email": account.email, **members_of(account), "memberships-0-role": "member"}
-    for prefix in ("api_keys", "grants"):
+    for prefix in ("api_keys", "grants", "alerts"):
         data |= {f"{prefix}-TOTAL_FORMS": 0, f"{prefix}-INITIAL_FORMS": 0}
     response = client_of(operator()).post(page_of(account), data)
     assert "An account needs an owner" in text_of(response)
@@ -258,7 +258,7 @@ def test_a_customer_offers_the_action_that_its_state_allows(state: str, offered:
     set_account_state(account=account, state=state)
     response = client_of(operator()).get(page_of(account))
     paths = [entry["path"] for entry in response.context["actions_detail"]]
-    assert paths == [page_of(account, name) for name in ("top_up", "adjust", "issue_key", offered)]
+    assert paths == [page_of(account, name) for name in ("top_up", "adjust", "issue_key", "set_alerts", offered)]
 
 
 def test_customers_keys_and_users_are_never_deleted() -> None:

@@ -16,6 +16,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from config.errors import handler500
 from credits import counters, ledger, metering
+from credits.alerts import send_test
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
 from ingestion.models import IngestionJob
 from tests.factories import make_customer, make_usage, make_verification
@@ -32,10 +33,20 @@ EDITED = {**READ_ONLY, "add": 200}
 MODELS: dict[str, dict[str, int]] = {
     "accounts_user": EDITED,
     "auth_group": {**EDITED, "delete": 200},
-    "accounts_account": {**EDITED, "top_up": 200, "adjust": 200, "issue_key": 200, "suspend": 200, "reactivate": 200},
+    "accounts_account": {
+        **EDITED,
+        "top_up": 200,
+        "adjust": 200,
+        "issue_key": 200,
+        "set_alerts": 200,
+        "suspend": 200,
+        "reactivate": 200,
+    },
     "accounts_apikey": {**READ_ONLY, "set_limit": 200, "revoke": 200},
     "credits_creditgrant": {**READ_ONLY, "void": 200},
     "credits_credittransaction": {**READ_ONLY, "refund": 200},
+    "credits_alert": READ_ONLY,
+    "credits_alertdelivery": {**READ_ONLY, "try_again": 200},
     "credits_setaside": READ_ONLY,
     "credits_command": READ_ONLY,
     "credits_verificationrun": {**READ_ONLY, "check_now": 200, "repair_now": 200},
@@ -67,6 +78,7 @@ def shown() -> dict[str, Any]:
     while ledger.drain_ledger([customer.number % 64], now=timezone.now()).events:
         pass
     now = timezone.now()
+    alert = send_test(account=customer.account, now=now)
     return {
         "accounts_user": make_member().pk,
         "auth_group": Group.objects.create(name=f"role of {customer.number}").pk,
@@ -74,6 +86,8 @@ def shown() -> dict[str, Any]:
         "accounts_apikey": customer.key_id,
         "credits_creditgrant": CreditGrant.objects.filter(account=customer.account).latest("created_at").pk,
         "credits_credittransaction": CreditTransaction.objects.get(account=customer.account, type="debit").pk,
+        "credits_alert": alert.pk,
+        "credits_alertdelivery": alert.deliveries.get().pk,
         "credits_setaside": SetAside.objects.create(account=customer.account, reason="late", debit=1, event={}).pk,
         "credits_command": Command.objects.get(account=customer.account).pk,
         "django_celery_beat_periodictask": PeriodicTask.objects.create(
