@@ -16,7 +16,7 @@ from accounts.models import Account, ApiKey
 from config.display import Tile, quiet, short_figure
 from config.health import stores
 from config.redis import RedisUnavailable
-from credits import counters, verification
+from credits import counters, drain_figures, verification
 from credits.admin_verification import result_tile
 from credits.models import CreditTransaction
 from credits.selectors import expiring_of_all
@@ -25,6 +25,7 @@ from ingestion.models import IngestionJob
 log = structlog.get_logger(__name__)
 
 JOBS_SHOWN = 5
+LAG_WARNING_S = 5
 _STORES = {
     "postgres": ("PostgreSQL", "accounts, keys, ledger"),
     "redis": ("Redis", "live balances, rate limits"),
@@ -117,6 +118,18 @@ def _journal() -> Tile:
     return Tile("Journal", short_figure(counters.journal_length()), "events kept in Redis")
 
 
+def _drain() -> Tile:
+    """Drain."""
+    waiting = drain_figures.backlog()
+    _, alive = drain_figures.drained()
+    lag_s = max(waiting.ledger_lag_s, waiting.usage_lag_s)
+    if not alive:
+        return Tile("Drain", quiet("none runs"), f"the journal waits for {lag_s:.0f} s", tone="warning")
+    behind = f"{lag_s:.1f} s behind" if lag_s < 10 else f"{lag_s:,.0f} s behind"
+    tone = "warning" if lag_s > LAG_WARNING_S else ""
+    return Tile("Drain", behind if lag_s else "up to date", f"{alive} running", tone=tone)
+
+
 def _ledger_check() -> Tile:
     """Ledger check."""
     return result_tile(verification.last_run(), url=_list("credits_verificationrun"))
@@ -130,6 +143,7 @@ _TILES: tuple[tuple[str, Callable[[], Tile]], ...] = (
     ("credits.view_credittransaction", _spent),
     ("credits.view_creditgrant", _expiring),
     ("credits.view_credittransaction", _journal),
+    ("credits.view_credittransaction", _drain),
     ("credits.view_verificationrun", _ledger_check),
 )
 

@@ -16,6 +16,7 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from config.metrics import count_refusal
 from config.middleware import client_address
 
 log = structlog.get_logger(__name__)
@@ -137,8 +138,10 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
         error.details = {"allowed": [method for method in context["view"].allowed_methods if method != "OPTIONS"]}
         error.message = f"{error.message} Use {' or '.join(error.details['allowed'])}."
     if error is None:
+        count_refusal("INTERNAL_ERROR")
         log.error("unhandled_exception", exc_info=exc, view=type(context.get("view")).__name__)
         return Response(error_body("INTERNAL_ERROR", _INTERNAL_MESSAGE), status=500)
+    count_refusal(error.code)
     return Response(
         error_body(error.code, error.message, error.details), status=error.status, headers=error.headers or None
     )

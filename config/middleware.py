@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 
@@ -65,16 +65,16 @@ def client_address(request: HttpRequest) -> str:
     The right-most entry that is not itself a trusted proxy is taken: what stands left of it is the caller's own claim.
     """
     address: str = request.META.get("REMOTE_ADDR", "") or "0.0.0.0"  # noqa: S104 - "unknown", never bound
-    trusted = _networks(tuple(settings.TRUSTED_PROXIES))
     forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",") if part.strip()]
-    while trusted and forwarded and _is_within(address, trusted):
+    while forwarded and is_within(address, settings.TRUSTED_PROXIES):
         address = forwarded.pop()
     return address
 
 
-def _is_within(address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+def is_within(address: str, cidrs: Sequence[str]) -> bool:
+    """Whether the address is in one of the networks."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return any(parsed in network for network in networks)
+    return any(parsed in network for network in _networks(tuple(cidrs)))

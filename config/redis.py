@@ -7,6 +7,7 @@ id that makes a repetition harmless.
 
 import hashlib
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ import redis
 from django.conf import settings
 from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
+from config.metrics import observe_script
 from config.redis_routes import Cluster, Command, Route, Server, Word
 
 PARTITIONS = 64
@@ -96,6 +98,7 @@ class Script:
     def call(self, *, keys: Sequence[str], args: Sequence[Word]) -> Any:
         """Runs the script; every key it touches is in `keys`. Returns Redis' reply with bytes left as bytes."""
         way = route()
+        started = time.perf_counter()
         try:
             try:
                 return way.call(Command(keys[0], ("EVALSHA", self.sha1, len(keys), *keys, *args)))
@@ -103,6 +106,8 @@ class Script:
                 return way.call(Command(keys[0], ("EVAL", self.text, len(keys), *keys, *args)))
         except ResponseError as error:
             raise _translated(error) from error
+        finally:
+            observe_script(self.name, time.perf_counter() - started)
 
     def call_many(self, calls: Sequence[tuple[Sequence[str], Sequence[Word]]], *, quick: bool = False) -> list[Any]:
         """Runs the script once for each (keys, args), in one round trip to each server; replies in the same order.

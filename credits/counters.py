@@ -104,7 +104,7 @@ def _operation_key(number: int, operation: str) -> str:
     return f"{partition_tag(number)}:op:{number}:{operation}"
 
 
-def _holds_key(partition: int) -> str:
+def holds_key(partition: int) -> str:
     return f"{partition_tag(partition)}:holds"
 
 
@@ -152,7 +152,7 @@ def admit(
             key_state.redis_key(key.public_id, number),
             key_state.rate_key(key.public_id, number),
             _operation_key(number, operation),
-            _holds_key(number % PARTITIONS),
+            holds_key(number % PARTITIONS),
             journal_key(number % PARTITIONS),
             f"{partition_tag(number)}:idem:{number}:{idempotency}",
         ],
@@ -231,7 +231,7 @@ def _settle_keys(account_number: int, operation: str, key_id: str) -> list[str]:
     return [
         account_key(account_number),
         _operation_key(account_number, operation),
-        _holds_key(partition),
+        holds_key(partition),
         journal_key(partition),
         key_state.redis_key(key_id, account_number),
     ]
@@ -243,7 +243,7 @@ def _charge(reply: Sequence[bytes]) -> Charge:
 
 def due_holds(*, limit: int) -> list[tuple[int, str]]:
     """(account number, operation) of up to `limit` holds per partition whose deadline has passed."""
-    pages = DUE.call_many([([_holds_key(partition)], [limit]) for partition in range(PARTITIONS)])
+    pages = DUE.call_many([([holds_key(partition)], [limit]) for partition in range(PARTITIONS)])
     members = [member for page in pages for member in page]
     return [(int(number), operation) for number, _, operation in (member.decode().partition(":") for member in members)]
 

@@ -17,6 +17,7 @@ from accounts import key_state, revocation
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
 from credits import counters, decreases, ledger, loading, services, usage
+from credits.drain_figures import DrainLog
 
 log = structlog.get_logger(__name__)
 
@@ -79,12 +80,13 @@ def sweep() -> int:
 def run(*, stopping: Callable[[], bool]) -> None:
     """Drains until `stopping()` says so; the pass under way is finished first."""
     next_sweep = next_apply = 0.0
+    done = DrainLog()
     log.info("drain_started")
     while not stopping():
-        busy = _attempt("ledger", _drain_ledger) | _attempt("usage", _drain_usage)
+        busy = _attempt("ledger", lambda: _drain_ledger(done)) | _attempt("usage", lambda: _drain_usage(done))
         now = time.monotonic()
         if now >= next_sweep:
-            _attempt("sweep", lambda: sweep() > 0)
+            _attempt("sweep", lambda: _sweep(done))
             next_sweep = time.monotonic() + SWEEP_EVERY_S
         if now >= next_apply:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
@@ -94,18 +96,36 @@ def run(*, stopping: Callable[[], bool]) -> None:
             _attempt("revocations", lambda: revocation.carry_revocations() > 0)
             _attempt("keys", lambda: key_state.publish_pending() > 0)
             _attempt("trim", lambda: counters.trim(ALL_PARTITIONS) > 0)
+            _attempt("figures", lambda: _publish(done))
             next_apply = time.monotonic() + APPLY_EVERY_S
         if not busy:
             time.sleep(IDLE_S)
+    _attempt("figures", lambda: _publish(done))
     log.info("drain_stopped")
 
 
-def _drain_ledger() -> bool:
-    return ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now()).events > 0
+def _drain_ledger(done: DrainLog) -> bool:
+    booked = ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now())
+    done.note(events=booked.events, entries=booked.entries)
+    done.note(**{f"aside_{reason}": count for reason, count in booked.set_aside.items()})
+    return booked.events > 0
 
 
-def _drain_usage() -> bool:
-    return usage.drain_usage(ALL_PARTITIONS, limit=EVENTS_PER_PASS) > 0
+def _drain_usage(done: DrainLog) -> bool:
+    copied = usage.drain_usage(ALL_PARTITIONS, limit=EVENTS_PER_PASS)
+    done.note(usage=copied)
+    return copied > 0
+
+
+def _sweep(done: DrainLog) -> bool:
+    released = sweep()
+    done.note(swept=released)
+    return released > 0
+
+
+def _publish(done: DrainLog) -> bool:
+    done.publish()
+    return False
 
 
 def _attempt(what: str, work: Callable[[], bool]) -> bool:

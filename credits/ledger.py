@@ -7,8 +7,9 @@ aside, uncharged, when they are not. The account row is locked throughout, so an
 """
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -33,10 +34,11 @@ class LedgerBehind(TemporarilyUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What one pass over the journals did: events read, entries written."""
+    """What one pass over the journals did: events read, entries written, events set aside by reason."""
 
     events: int
     entries: int
+    set_aside: Mapping[str, int] = field(default_factory=dict)
 
 
 def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime) -> Booked:
@@ -60,7 +62,9 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
     counters.move_cursors(
         [(page.partition, page.cursor, page.events[-1][0]) for page in pages], consumer=counters.LEDGER
     )
-    return Booked(events=len(readable) + len(unreadable), entries=len(batch.entries))
+    aside = Counter(str(reason) for _, _, reason in batch.set_aside)
+    aside.update({str(SetAside.Reason.BAD): len(unreadable)})
+    return Booked(events=len(readable) + len(unreadable), entries=len(batch.entries), set_aside=aside)
 
 
 def catch_up(partition: int, *, now: datetime) -> None:

@@ -2,9 +2,10 @@
 
 from django.urls import path
 
-from credits import alert_api, api
+from credits import alert_api, api, metrics
 
 urlpatterns = [
+    path("metrics", metrics.view, name="metrics"),
     path("api/v1/credits", api.CreditsView.as_view(), name="credits"),
     path("api/v1/usage", api.UsageView.as_view(), name="usage"),
     path("api/v1/alerts", alert_api.AlertsView.as_view(), name="alerts"),

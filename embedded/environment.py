@@ -13,7 +13,7 @@ from embedded.errors import EmbeddedError
 from embedded.processes import write_atomically
 
 ENGINE_URLS = ("DATABASE_URL", "REDIS_URL", "CACHE_URL", "CELERY_BROKER_URL", "CLICKHOUSE_URL")
-SECRETS = ("SECRET_KEY", "KEY_PEPPER", "ADMIN_SECRET", "OPERATOR_PASSWORD")
+SECRETS = ("SECRET_KEY", "KEY_PEPPER", "ADMIN_SECRET", "OPERATOR_PASSWORD", "METRICS_TOKEN")
 OPERATOR_EMAIL = "operator@localhost.localdomain"
 _LINE = re.compile(r"(?:export\s+)?(?P<name>[A-Z][A-Z0-9_]*)=(?P<quote>['\"]?)(?P<value>.*)(?P=quote)\s*")
 

@@ -6,10 +6,12 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,7 +74,15 @@ class Product:
         server = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", LOOPBACK, "--port", str(self.port)]
         server += ["--workers", str(self._processes), "--blocking-threads", str(self._threads)]
         server += ["--respawn-failed-workers", "--working-dir", str(self._stack.root), "config.wsgi:application"]
-        return self._program("web", server, marker=f"--working-dir {self._stack.root} config.wsgi:application")
+        program = self._program("web", server, marker=f"--working-dir {self._stack.root} config.wsgi:application")
+        if self._processes == 1:
+            return program
+        # One scrape reaches one process: they count together in files.
+        return replace(program, environment={**program.environment, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)})
+
+    @property
+    def _metrics(self) -> Path:
+        return self._stack.state / "metrics"
 
     @property
     def drain(self) -> Program:
@@ -117,6 +127,8 @@ class Product:
         if self._is_outdated(self.web):
             processes.stop(self.web)
             self._choose_port()
+            shutil.rmtree(self._metrics, ignore_errors=True)
+            self._metrics.mkdir(parents=True)
             process = processes.start(self.web, dies_with_parent=dies_with_parent)
             started = True
             processes.wait_until(self.is_healthy, self.web, process, timeout_s=START_TIMEOUT_S)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from django.conf import settings
+from django.conf import LazySettings
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand
 from django.test import Client
@@ -102,13 +102,15 @@ def test_every_documented_option_is_one(call: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", _curls(), ids=lambda words: words[-1][:60])
-def test_every_documented_curl_succeeds(words: list[str], stores: None) -> None:
+def test_every_documented_curl_succeeds(words: list[str], stores: None, settings: LazySettings) -> None:
+    settings.METRICS_TOKEN = "the token of a document"
     customer = make_customer(credits=100)
     insert_records([{"user_id": "54a4f3f67468693b8cd7b470", "name": "Acme", "country": "USA"}])
     variables = {
         "$BASE_URL": "",
         "$DEMO_API_KEY": customer.api_key,
         "$ADMIN_SECRET": settings.ADMIN_SECRET,
+        "$METRICS_TOKEN": settings.METRICS_TOKEN,
         '"user_id": 1,': f'"user_id": {customer.number},',
         "inv-2032": customer.key_id,
         "https://hooks.example.com/": "https://8.8.8.8/",  # no name is resolved in a test

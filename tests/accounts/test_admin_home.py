@@ -1,5 +1,6 @@
 """The operators' home page: true figures, each with its list, and stores that may be away."""
 
+import time
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -9,10 +10,12 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import Account, ApiKey
+from config.redis import money
+from credits import drain, drain_figures, metering
 from credits.models import CreditTransaction
 from credits.selectors import expiring_of_all
 from credits.services import top_up
-from tests.factories import make_account, make_customer
+from tests.factories import make_account, make_customer, make_usage
 from tests.operators import client_of, make_operator, make_staff, text_of
 from tests.outages import clickhouse_away, redis_away
 
@@ -60,6 +63,22 @@ def test_credits_in_balances_leads_to_the_largest_balances_first() -> None:
     balances = [account.balance for account in response.context["cl"].result_list]
     assert len(balances) >= 2
     assert balances == sorted(balances, reverse=True)
+
+
+def test_home_says_that_no_drain_runs() -> None:
+    money().delete(drain_figures._DRAINS)
+    shown = tile(home(), "Drain")
+    assert (shown.tone, "none runs" in shown.value) == ("warning", True)
+
+
+def test_home_says_how_far_the_drain_is_behind() -> None:
+    drain.drain_once()
+    drain_figures.DrainLog().publish()
+    assert tile(home(), "Drain").value == "up to date"
+    customer = make_customer(credits=1)
+    metering.settle(metering.admit(api_key=customer.api_key, endpoint="query", amount=1), total=1, usage=make_usage())
+    time.sleep(0.1)
+    assert tile(home(), "Drain").value.endswith(" s behind")
 
 
 def test_home_says_that_every_store_answers() -> None:

@@ -463,6 +463,27 @@ FAULTS = [
         "return limit",
         "tests/search/test_max_credits.py",
     ),
+    Fault(
+        "lag is measured at the other consumer's cursor",
+        "credits/lua/lag.lua",
+        "return {age(redis.call('GET', KEYS[2])), age(redis.call('GET', KEYS[3])),",
+        "return {age(redis.call('GET', KEYS[3])), age(redis.call('GET', KEYS[2])),",
+        "tests/credits/test_drain_figures.py",
+    ),
+    Fault(
+        "lag counts the event that was read already",
+        "credits/lua/lag.lua",
+        "local start = cursor and '(' .. cursor or '-'",
+        "local start = cursor or '-'",
+        "tests/credits/test_drain_figures.py",
+    ),
+    Fault(
+        "metrics are open without their token",
+        "credits/metrics.py",
+        'if hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected):',
+        "if given is not None:",
+        "tests/credits/test_metrics.py",
+    ),
 ]
 
 
