@@ -17,6 +17,12 @@ def as_ranges(networks: list[str]) -> str:
     return ",".join(_range(network) for network in networks)
 
 
+def normalised(text: str) -> str:
+    """A network as it is kept: without host bits, an address without its length. Raises ValueError naming what is none."""
+    network = ipaddress.ip_network(text.strip(), strict=False)
+    return str(network[0] if network.num_addresses == 1 else network)
+
+
 def _range(text: str) -> str:
     network = ipaddress.ip_network(text.strip(), strict=False)
     return f"{_number(network[0]):032x}-{_number(network[-1]):032x}"

@@ -14,10 +14,10 @@ from unfold.enums import ActionVariant
 
 import accounts.admin_users  # noqa: F401 - registers users and roles
 from accounts import services
-from accounts.admin_forms import ConfirmForm, CustomerForm, IssueKeyForm
-from accounts.admin_keys import KeyInline
+from accounts.admin_forms import ConfirmForm, CustomerForm, KeyLimitsForm
+from accounts.admin_keys import KeyInline, key_shown_once
 from accounts.admin_members import MembershipInline
-from accounts.admin_pages import account_url, operation, operation_page, result_page
+from accounts.admin_pages import account_url, operation, operation_page
 from accounts.models import Account
 from config.display import figure, labelled, moment, two_lines
 from config.errors import DomainError
@@ -178,29 +178,15 @@ class AccountAdmin(ModelAdmin):  # type: ignore[misc]
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """A new API key: `issue_key`; the answer is the only place where the whole key ever stands."""
         account = self._found(request, object_id)
-        form = IssueKeyForm(request.POST if request.method == "POST" else None)
+        form = KeyLimitsForm(request.POST if request.method == "POST" else None)
         if form.is_valid():
             try:
-                issued = services.issue_key(
-                    account=account,
-                    label=form.cleaned_data["label"],
-                    rpm=form.cleaned_data["rpm"],
-                    actor=request.user.get_username(),
-                )
+                issued = services.issue_key(account=account, actor=request.user.get_username(), **form.cleaned_data)
             except DomainError as error:
                 form.refuse(error)
             else:
                 self.log_change(request, account, f"Issued the key {issued.key.pk}.")
-                return result_page(
-                    self,
-                    request,
-                    "admin/accounts/account/key_issued.html",
-                    title="Key issued",
-                    subtitle=str(account),
-                    obj=account,
-                    key=issued.key,
-                    api_key=issued.api_key,
-                )
+                return key_shown_once(self, request, issued, title="Key issued", back_url=account_url(account.pk))
         return operation_page(
             self,
             request,

@@ -12,9 +12,11 @@ from django.urls import reverse
 from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminEmailInputWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldAdminTextInputWidget,
 )
 
@@ -58,6 +60,10 @@ class OperationForm(forms.Form):
                 field.widget = UnfoldAdminIntegerFieldWidget(
                     attrs={**field.widget.attrs, **field.widget_attrs(field.widget), "inputmode": "numeric"}
                 )
+            elif isinstance(field, forms.MultipleChoiceField):
+                field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.choices)
+            elif isinstance(field.widget, forms.Textarea):
+                field.widget = UnfoldAdminTextareaWidget(attrs=field.widget.attrs)
             elif isinstance(field, forms.ChoiceField):
                 field.widget = UnfoldAdminSelectWidget(attrs=field.widget.attrs, choices=field.choices)
             elif isinstance(field, forms.DateTimeField):

@@ -206,6 +206,9 @@ class ApiKey(models.Model):
         return f"{PREFIX}{self.public_id}_…"
 
     def shown_state(self, *, now: datetime) -> str:
-        """active, expired or revoked."""
-        expired = self.state == self.State.ACTIVE and self.expires_at is not None and self.expires_at <= now
-        return "expired" if expired else str(self.state)
+        """active; in grace (rotated, not ended yet); expired; revoked; or pending: revoked, and Redis does not know yet."""
+        if self.state == self.State.REVOKED:
+            return "pending" if self.version > self.published_version else "revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "expired"
+        return "in grace" if self.successor_id is not None else "active"

@@ -1,7 +1,7 @@
 """What can be done to users, accounts and keys. Each function is one decision; callers are admin, commands, API."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,13 +13,14 @@ from django.db.models import F
 from django.utils import timezone
 
 from accounts import key_state, keys
-from accounts.addresses import as_ranges
+from accounts.addresses import normalised
 from accounts.models import Account, ApiKey, Membership, User
 from config.errors import DomainError, InvalidRequest, NotFound
 
 RPM_MAX = 100_000
 MONTHLY_CAP_MAX = 10**14 - 1
 NETWORKS_MAX = 100
+LABEL_MAX = 100
 GRACE_MAX = timedelta(days=7)
 
 
@@ -35,12 +36,34 @@ class KeyNotRotatable(DomainError):
     status = 409
 
 
+class KeyEnded(DomainError):
+    """409: the key was revoked."""
+
+    status = 409
+
+
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A new key; `api_key` is the only copy of the whole key there will ever be."""
+    """A new key; `api_key` is the only copy of the whole key there will ever be.
+
+    `pending` is True when it follows another key and Redis could not be told yet when that one ends.
+    """
 
     key: ApiKey
     api_key: str
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key with its new limits; `changed` names what differs as (before, after).
+
+    `pending` is True while Redis could not be told yet.
+    """
+
+    key: ApiKey
+    changed: dict[str, tuple[Any, Any]]
+    pending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +142,7 @@ def issue_key(
     limits = _valid_limits(
         rpm=rpm, scopes=scopes, expires_at=expires_at, networks=networks, monthly_cap=monthly_cap, now=timezone.now()
     )
-    return _create_key(account, label=label.strip()[:100], created_by=actor, **limits)
+    return _create_key(account, label=label.strip()[:LABEL_MAX], created_by=actor, **limits)
 
 
 def _create_key(account: Account, **fields: Any) -> IssuedKey:
@@ -148,19 +171,25 @@ def _valid_limits(
         problems["expires_at"] = "must lie in the future"
     if monthly_cap is not None and not 0 <= monthly_cap <= MONTHLY_CAP_MAX:
         problems["monthly_cap"] = f"0 to {MONTHLY_CAP_MAX} credits"
-    try:
-        as_ranges(list(networks))
-    except ValueError as error:
-        problems["networks"] = str(error)
+    kept = []
+    for network in networks[:NETWORKS_MAX]:
+        try:
+            kept.append(normalised(network))
+        except ValueError:
+            problems["networks"] = (
+                f"'{network.strip()[:64]}' is no address or network, as 192.0.2.7 or 192.0.2.0/24 are"
+            )
+            break
     if len(networks) > NETWORKS_MAX:
         problems["networks"] = f"at most {NETWORKS_MAX}"
     if problems:
-        raise InvalidRequest("The key's limits cannot be accepted; see details.", details=problems)
+        said = "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+        raise InvalidRequest(f"The key cannot have these limits: {said}.", details=problems)
     return {
         "rpm": rpm,
         "scopes": sorted(set(scopes)),
         "expires_at": expires_at,
-        "networks": [network.strip() for network in networks],
+        "networks": list(dict.fromkeys(kept)),
         "monthly_cap": monthly_cap,
     }
 
@@ -198,18 +227,64 @@ def rotate_key(*, public_id: str, grace: timedelta, now: datetime, actor: str = 
     if not timedelta(0) <= grace <= GRACE_MAX:
         raise InvalidRequest("The grace period is 0 to 7 days.", details={"grace": "0 to 7 days"})
     issued = _succeed(public_id, grace=grace, now=now, actor=actor)
-    key_state.publish([public_id])
-    return issued
+    return replace(issued, pending=not key_state.publish([public_id]))
 
 
-def set_key_limit(*, public_id: str, rpm: int | None) -> ApiKey:
-    """Changes a key's requests per minute at once. Raises `InvalidRequest`, `NotFound`."""
-    if rpm is not None and not 0 <= rpm <= RPM_MAX:
-        raise InvalidRequest(f"The limit must be 0 (none) to {RPM_MAX}.", details={"rpm": f"0 to {RPM_MAX}"})
-    if not ApiKey.objects.filter(pk=public_id).update(rpm=rpm, version=F("version") + 1):
+def set_key_limits(
+    *,
+    public_id: str,
+    label: str,
+    rpm: int | None,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+    networks: Sequence[str],
+    monthly_cap: int | None,
+    now: datetime,
+) -> KeyChange:
+    """What a key may do from its next call on. The cap is that of the whole family: predecessors that live on get it, too.
+
+    Raises `NotFound`, `KeyEnded`, `InvalidRequest`; the limits mean what they mean to `issue_key`.
+    """
+    with transaction.atomic():
+        family = _lock_family(public_id)
+        key = family[public_id]
+        if key.state != ApiKey.State.ACTIVE:
+            raise KeyEnded("This key is revoked, and revoked is final. Issue a new one.")
+        limits = _valid_limits(
+            rpm=rpm,
+            scopes=scopes,
+            # What stands already may lie in the past: the other limits of an expired key can still be put right.
+            expires_at=None if expires_at == key.expires_at else expires_at,
+            networks=networks,
+            monthly_cap=monthly_cap,
+            now=now,
+        )
+        wanted = {**limits, "expires_at": expires_at, "label": label.strip()[:LABEL_MAX]}
+        if key.successor_id is not None and (expires_at is None or expires_at > (key.expires_at or expires_at)):
+            raise InvalidRequest(
+                "This key was rotated: its grace period may be shortened only.",
+                details={"expires_at": "at most what it is: the key has a successor"},
+            )
+        changed = {name: (getattr(key, name), value) for name, value in wanted.items() if getattr(key, name) != value}
+        told = [public_id] if changed else []
+        ApiKey.objects.filter(pk__in=told).update(**wanted, version=F("version") + 1)
+        if "monthly_cap" in changed:
+            others = [other.pk for other in family.values() if other.pk != public_id and other.state == key.state]
+            ApiKey.objects.filter(pk__in=others).update(monthly_cap=monthly_cap, version=F("version") + 1)
+            told += others
+    pending = not key_state.publish(told)
+    key.refresh_from_db()
+    return KeyChange(key, changed, pending)
+
+
+def _lock_family(public_id: str) -> dict[str, ApiKey]:
+    """The key and those that it follows or that follow it, locked in the order of their ids. Raises `NotFound`."""
+    family = ApiKey.objects.filter(pk=public_id).values("family")
+    keys_of_family = ApiKey.objects.filter(family__in=family).order_by("public_id").select_for_update(no_key=True)
+    found = {key.pk: key for key in keys_of_family}
+    if public_id not in found:
         raise NotFound("There is no such key.")
-    key_state.publish([public_id])
-    return ApiKey.objects.get(pk=public_id)
+    return found
 
 
 def set_account_state(*, account: Account, state: str) -> StateChange:

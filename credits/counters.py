@@ -28,6 +28,7 @@ CLOSE = Script(_LUA / "close.lua", includes=_ACCOUNT)
 LOAD = Script(_LUA / "load.lua", includes=_ACCOUNT)
 ACTIVATE = Script(_LUA / "activate.lua", includes=_ACCOUNT)
 INSPECT = Script(_LUA / "inspect.lua", includes=_ACCOUNT)
+SPENT = Script(_LUA / "spent.lua", includes=_ACCOUNT)
 READ_JOURNAL = Script(_LUA / "read_journal.lua")
 MOVE_CURSOR = Script(_LUA / "move_cursor.lua")
 TRIM = Script(_LUA / "trim.lua")
@@ -298,6 +299,13 @@ def inspect_many(account_numbers: Sequence[int], *, quick: bool = False) -> list
         LiveBalance(bool(int(usable)), *map(_int, (balance, held, seq, applied, epoch, reserve)))
         for usable, balance, held, seq, applied, epoch, reserve in replies
     ]
+
+
+def spent_of_caps(families: Sequence[tuple[int, uuid.UUID]]) -> list[int | None]:
+    """What each (customer number, family of capped keys) has spent and holds this month; None where no account is loaded."""
+    month = current_month()
+    calls = [([account_key(number)], [f"cap:{family.hex}:{month}"]) for number, family in families]
+    return [None if reply == b"" else int(reply) for reply in SPENT.call_many(calls, quick=True)]
 
 
 def close(*, account_number: int, epoch: int, even_if_usable: bool, lease_ms: int) -> str:

@@ -42,7 +42,7 @@ MODELS: dict[str, dict[str, int]] = {
         "suspend": 200,
         "reactivate": 200,
     },
-    "accounts_apikey": {**READ_ONLY, "set_limit": 200, "revoke": 200},
+    "accounts_apikey": {**READ_ONLY, "change_limits": 200, "rotate": 200, "revoke": 200},
     "credits_creditgrant": {**READ_ONLY, "void": 200},
     "credits_credittransaction": {**READ_ONLY, "refund": 200},
     "credits_alert": READ_ONLY,
@@ -156,7 +156,9 @@ def test_an_operator_gets_every_page(name: str, status: int) -> None:
     assert get(name, user).status_code == status
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if name.split("_")[-1] in {"up", "key", "suspend", "limit"}])
+@pytest.mark.parametrize(
+    "name", [name for name in PAGES if name.split("_")[-1] in {"up", "key", "suspend", "limits", "rotate", "revoke"}]
+)
 def test_a_reader_of_customers_may_not_act(name: str) -> None:
     assert get(name, make_staff("accounts.view_account", "accounts.view_apikey")).status_code == 403
 

@@ -1,7 +1,9 @@
 """Users, accounts and keys."""
 
 import uuid
+from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -12,10 +14,18 @@ from accounts.models import Account, ApiKey, Membership, User
 from config.errors import InvalidRequest, NotFound
 from config.redis import money
 from credits import counters, metering
-from tests.factories import make_account, make_customer
+from tests.factories import Customer, make_account, make_customer
 from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
+
+
+def change_limits(customer: Customer, **changes: Any) -> services.KeyChange:
+    """The key's limits as they are, except for `changes`."""
+    key = ApiKey.objects.get(pk=customer.key_id)
+    names = ("label", "rpm", "scopes", "expires_at", "networks", "monthly_cap")
+    limits = {**{name: getattr(key, name) for name in names}, **changes}
+    return services.set_key_limits(public_id=customer.key_id, now=timezone.now(), **limits)
 
 
 def fresh_email() -> str:
@@ -113,11 +123,83 @@ def test_a_key_read_under_an_earlier_epoch_is_read_again() -> None:
     assert fresh.epoch == stale.epoch + 1
 
 
-def test_set_key_limit_counts_from_the_next_call() -> None:
+def test_set_key_limits_counts_from_the_next_call() -> None:
     customer = make_customer(credits=1, rpm=0)
     metering.identify(api_key=customer.api_key, endpoint="credits")
-    services.set_key_limit(public_id=customer.key_id, rpm=7)
+    change_limits(customer, rpm=7)
     assert metering.identify(api_key=customer.api_key, endpoint="credits").rate.limit == 7
+
+
+def test_set_key_limits_says_what_differs() -> None:
+    customer = make_customer(rpm=0)
+    change = change_limits(customer, rpm=7, networks=["10.0.0.9/8", " 203.0.113.7/32"])
+    assert change.changed == {"rpm": (0, 7), "networks": ([], ["10.0.0.0/8", "203.0.113.7"])}
+    assert change_limits(customer).changed == {}
+
+
+def test_set_key_limits_leaves_a_revoked_key_alone() -> None:
+    customer = make_customer()
+    revocation.revoke_key(public_id=customer.key_id, now=timezone.now())
+    with pytest.raises(services.KeyEnded):
+        change_limits(customer, rpm=7)
+
+
+def test_set_key_limits_of_nobody_is_not_found() -> None:
+    customer = make_customer()
+    with pytest.raises(NotFound):
+        services.set_key_limits(
+            public_id=customer.key_id[::-1],
+            label="",
+            rpm=None,
+            scopes=[],
+            expires_at=None,
+            networks=[],
+            monthly_cap=None,
+            now=timezone.now(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"expires_at": timezone.now() - timedelta(days=1)}, "expires_at"),
+        ({"networks": ["10.0.0.0/33"]}, "networks"),
+        ({"scopes": ["everything"]}, "scopes"),
+        ({"monthly_cap": -1}, "monthly_cap"),
+        ({"rpm": services.RPM_MAX + 1}, "rpm"),
+    ],
+)
+def test_set_key_limits_names_the_limit_it_refuses(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        change_limits(make_customer(), **changes)
+    assert list(refused.value.details) == [field]
+
+
+def test_the_other_limits_of_an_expired_key_can_be_changed_and_it_can_be_prolonged() -> None:
+    customer = make_customer(rpm=0)
+    ApiKey.objects.filter(pk=customer.key_id).update(expires_at=timezone.now() - timedelta(days=1))
+    assert change_limits(customer, rpm=7).key.rpm == 7
+    later = timezone.now() + timedelta(days=1)
+    assert change_limits(customer, expires_at=later).key.expires_at == later
+
+
+def test_the_grace_of_a_rotated_key_is_only_shortened() -> None:
+    customer = make_customer()
+    now = timezone.now()
+    services.rotate_key(public_id=customer.key_id, grace=timedelta(hours=2), now=now)
+    for later in (None, now + timedelta(hours=3)):
+        with pytest.raises(InvalidRequest) as refused:
+            change_limits(customer, expires_at=later)
+        assert list(refused.value.details) == ["expires_at"]
+    sooner = timezone.now() + timedelta(hours=1)
+    assert change_limits(customer, expires_at=sooner).key.expires_at == sooner
+
+
+def test_the_cap_of_a_successor_is_its_predecessors_too() -> None:
+    customer = make_customer()
+    issued = services.rotate_key(public_id=customer.key_id, grace=timedelta(hours=2), now=timezone.now())
+    change_limits(Customer(customer.account, issued.api_key, issued.key.pk), monthly_cap=5)
+    assert ApiKey.objects.get(pk=customer.key_id).monthly_cap == 5
 
 
 def test_set_account_state_says_when_redis_could_not_be_told() -> None:

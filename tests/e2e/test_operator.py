@@ -115,7 +115,7 @@ def test_a_revoked_key_stops_working_at_once(operator_visit: Visit) -> None:
     page.click("text=Revoke >> nth=0")
     page.fill("#id_confirmation", customer.key_id)
     page.click("button:has-text('Revoke this key')")
-    page.wait_for_selector("text=is revoked. Every request with it is refused from now on.")
+    page.wait_for_selector("text=is revoked. Every process refuses the key from now on")
     answer = query(operator_visit, customer.api_key)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "KEY_REVOKED")
 
