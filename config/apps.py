@@ -6,3 +6,6 @@ from django.apps import AppConfig
 class ConfigApp(AppConfig):
     name = "config"
     verbose_name = "Configuration"
+
+    def ready(self) -> None:
+        from config import checks  # noqa: F401 - importing registers them
