@@ -241,9 +241,11 @@ def _set_aside_unreadable(unreadable: list[tuple[bytes, dict[bytes, bytes], str]
 
 
 def record_increase(
-    *, account: LockedAccount, grant_id: uuid.UUID, kind: str, amount: int, reason: str, actor: str
+    *, account: LockedAccount, operation: uuid.UUID, kind: str, amount: int, reason: str, actor: str
 ) -> CreditTransaction:
-    """Writes the ledger entry, the `add` and the account's new balance of an increase whose grant stands already.
+    """Writes the ledger entry, the `add` and the account's new balance of an increase.
+
+    `operation` is the grant that stands already, of a refund the operation that it reverses.
 
     A part of it lets the reserve grow; the `add` carries the rest, at least 1. The caller holds the account's row lock.
     """
@@ -258,7 +260,7 @@ def record_increase(
         kind=kind,
         amount=amount,
         reason=reason,
-        operation=grant_id,
+        operation=operation,
         credit_seq=account.credit_seq,
         actor=actor,
     )

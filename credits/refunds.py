@@ -157,7 +157,7 @@ def _book_refund(
     wanted.amount = plan.amount
     wanted.entry = ledger.record_increase(
         account=locked,
-        grant_id=wanted.operation,
+        operation=wanted.operation,
         kind=CreditTransaction.Kind.REFUND,
         amount=plan.amount,
         reason=reason,

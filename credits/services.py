@@ -209,7 +209,7 @@ def _record_entry(locked: LockedAccount, grant: CreditGrant, *, now: datetime) -
     grant.save(update_fields=["remaining", "entered_at"])
     ledger.record_increase(
         account=locked,
-        grant_id=grant.pk,
+        operation=grant.pk,
         kind=_ENTRY_KINDS.get(CreditGrant.Kind(grant.kind), CreditTransaction.Kind.TOP_UP),
         amount=grant.amount,
         reason=grant.reason,

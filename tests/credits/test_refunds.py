@@ -1,6 +1,8 @@
 """Refunds: credits go back to the grants that paid, once, and never more than was charged."""
 
+import threading
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
@@ -8,7 +10,7 @@ from django.db import Error, connection, transaction
 from django.utils import timezone
 
 from accounts.models import Account
-from config.errors import InvalidRequest, NotFound
+from config.errors import DomainError, InvalidRequest, NotFound
 from config.redis import money
 from credits import counters, decreases, drain, ledger_rows, metering, refunds, services, verify
 from credits.models import CreditGrant, CreditTransaction, GrantDraw, GrantReturn, Refund
@@ -271,9 +273,58 @@ def test_verify_finds_a_draw_that_was_returned_twice() -> None:
     assert found == set(verify._GRANT_CHECKS)
 
 
-def test_two_refunds_of_one_operation_never_pass_its_charge() -> None:
+def at_once(*calls: Callable[[], object]) -> list[str]:
+    """What comes of calls that begin together: "done" or the name of what was raised."""
+    together = threading.Barrier(len(calls))
+    results: list[str] = []
+
+    def run(call: Callable[[], object]) -> None:
+        together.wait()
+        try:
+            call()
+            results.append("done")
+        except DomainError as error:
+            results.append(type(error).__name__)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=[call]) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(results)
+
+
+def test_refunds_of_one_operation_at_once_never_pass_its_charge() -> None:
     charge = spend(make_customer(credits=10), 7)
-    refund(charge, 5)
-    with pytest.raises(InvalidRequest):
-        refund(charge, 5)
+    assert at_once(*[lambda: refund(charge, 5)] * 4) == ["InvalidRequest"] * 3 + ["done"]
     assert [done.amount for done in Refund.objects.filter(account=charge.account)] == [5]
+    assert_proven(charge.account)
+
+
+def test_the_same_refund_id_at_once_is_one_refund() -> None:
+    charge = spend(make_customer(credits=10), 7)
+    name = f"ticket-{charge.pk}"
+    assert at_once(*[lambda: refund(charge, 2, external_id=name)] * 4) == ["done"] * 4
+    assert balances(charge.account) == (5, 5)
+
+
+def test_the_same_refund_id_for_two_customers_at_once_is_one_refund() -> None:
+    charge, other = spend(make_customer(credits=10), 7), spend(make_customer(credits=10), 7)
+    name = f"ticket-{charge.pk}"
+    results = at_once(lambda: refund(charge, 2, external_id=name), lambda: refund(other, 2, external_id=name))
+    assert results == ["PaymentMismatch", "done"]
+
+
+def test_the_same_deduction_id_at_once_is_taken_once() -> None:
+    account = make_customer(credits=10).account
+
+    def deduct() -> object:
+        return decreases.deduct(
+            account=account, amount=3, reason="x", actor="", now=timezone.now(), external_id=f"note-{account.pk}"
+        )
+
+    assert at_once(*[deduct] * 4) == ["done"] * 4
+    drain.drain_once()
+    assert balances(account) == (7, 7)

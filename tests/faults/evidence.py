@@ -101,7 +101,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """`drawn` is what its draws add up to."""
+    """`amount` is 0 until it counts, `drawn` what its draws add up to less what refunds returned to it."""
 
     id: str
     account: int

@@ -30,8 +30,10 @@ SELECT t.id, a.number, t.type, t.kind, t.amount,
   FROM credits_credittransaction t JOIN accounts_account a ON a.id = t.account_id ORDER BY t.id
 """
 _GRANTS = """
-SELECT g.id::text, a.number, g.amount, g.remaining,
+SELECT g.id::text, a.number, CASE WHEN g.entered_at IS NULL THEN 0 ELSE g.amount END, g.remaining,
        (SELECT coalesce(sum(d.amount), 0)::bigint FROM credits_grantdraw d WHERE d.grant_id = g.id)
+       - (SELECT coalesce(sum(r.amount), 0)::bigint FROM credits_grantreturn r
+            JOIN credits_grantdraw d ON d.id = r.draw_id WHERE r.grant_id = g.id AND d.grant_id = g.id)
   FROM credits_creditgrant g JOIN accounts_account a ON a.id = g.account_id
 """
 _COMMANDS = """
