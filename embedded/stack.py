@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from embedded import environment
 from embedded.clickhouse_server import ClickHouse
@@ -114,8 +114,8 @@ class Stack:
     def remember(self, values: dict[str, str]) -> dict[str, str]:
         """Put values into `.local/env` beside the engines' URLs, the secrets and an outbox for e-mails; returns all of them."""
         known = environment.read(self.env_file)
-        outbox = {"EMAIL_URL": f"filemail://{self.state / 'outbox'}"}
-        everything = environment.with_secrets({**outbox, **known, **self.urls, **values})
+        outbox = {"EMAIL_URL": f"filemail:///{quote(str(self.state / 'outbox'))}"}
+        everything = environment.with_secrets({**known, **outbox, **self.urls, **values})
         if everything != known:
             environment.write(self.env_file, everything)
         return everything

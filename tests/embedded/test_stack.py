@@ -12,6 +12,7 @@ import psutil
 import psycopg
 import pytest
 import redis
+from environ import Env
 
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
@@ -172,6 +173,13 @@ def test_given_url_replaces_its_engine(checkout: Path, monkeypatch: pytest.Monke
     stack = Stack(checkout)
     assert [engine.name for engine in stack.engines] == ["redis", "clickhouse"]
     assert stack.urls["DATABASE_URL"] == "postgresql://db.example.com/meterhouse"
+
+
+def test_emails_become_files_in_the_outbox(checkout: Path) -> None:
+    root = checkout / "a checkout+more"
+    (root / ".local").mkdir(parents=True)
+    url = Stack(root).remember({})["EMAIL_URL"]
+    assert Env.email_url_config(url)["EMAIL_FILE_PATH"] == str(root / ".local" / "outbox")
 
 
 def test_second_command_at_the_same_time_is_refused(stack: Stack) -> None:
