@@ -8,16 +8,16 @@ id that makes a repetition harmless.
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 from django.conf import settings
 from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from config.metrics import observe_script
-from config.redis_routes import Cluster, Command, Route, Server, Word
+from config.redis_routes import Cluster, Command, Route, Server, Undecided, Word
 
 PARTITIONS = 64
 PATIENT_TIMEOUT_S = 5.0
@@ -28,6 +28,8 @@ RedisUnavailable = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutEr
 # What a server answers that may not write now. The error of a script only names them in its text.
 _REFUSALS = (ReadOnlyError, OutOfMemoryError, ClusterDownError)
 _REFUSALS_IN_TEXT = ("-READONLY", "NOREPLICAS", "MISCONF", "-OOM", "CLUSTERDOWN")
+
+Item = TypeVar("Item")
 
 _routes: dict[bool, Route] = {}
 _making = threading.Lock()
@@ -74,6 +76,28 @@ def shard_of(partition: int) -> str:
     return route().place(partition_tag(partition))
 
 
+def each_by_shard(items: Iterable[Item], *, partition: Callable[[Item], int], work: Callable[[Item], object]) -> None:
+    """Does the work for each item. Once a shard does not answer its other items are left alone; its error is raised last.
+
+    So a shard that is away does not keep the customers of the others waiting, and is not asked in vain for each of its own.
+    A partition that is between two shards is left alone by itself.
+    """
+    away: dict[str | int, Exception] = {}
+    for item in items:
+        number = partition(item)
+        shard = shard_of(number)
+        if shard in away or number in away:
+            continue
+        try:
+            work(item)
+        except Undecided as error:
+            away[number] = error
+        except RedisUnavailable as error:
+            away[shard] = error
+    for failure in away.values():
+        raise failure
+
+
 def ask(command: Command) -> Any:
     """The reply to one plain command, the quick way."""
     return _sound([_translated(reply) for reply in route().call_many([command])])[0]
@@ -81,7 +105,12 @@ def ask(command: Command) -> Any:
 
 def ask_many(commands: Sequence[Command]) -> list[Any]:
     """Replies to plain commands, in their order, in one patient round trip to each server; raises the first error."""
-    return _sound([_translated(reply) for reply in route(quick=False).call_many(commands)])
+    return _sound(ask_each(commands))
+
+
+def ask_each(commands: Sequence[Command]) -> list[Any]:
+    """As `ask_many`, and an error stands in its command's place."""
+    return [_translated(reply) for reply in route(quick=False).call_many(commands)]
 
 
 class Script:

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from accounts import key_state
 from accounts.keys import PresentedKey
-from config.redis import PARTITIONS, Script, ask_many, partition_tag
+from config.redis import PARTITIONS, RedisUnavailable, Script, ask_each, ask_many, partition_tag
 from config.redis_routes import Command
 
 _LUA = Path(__file__).parent / "lua"
@@ -90,11 +90,15 @@ class LiveBalance:
 
 @dataclass(frozen=True, slots=True)
 class JournalPage:
-    """Events after a cursor, oldest first, each (stream id, fields)."""
+    """Events after a cursor, oldest first, each (stream id, fields).
+
+    `refused` says why a partition could not be read: its page is empty, and `insist` raises it when the others are done.
+    """
 
     partition: int
     cursor: bytes
     events: list[tuple[bytes, dict[bytes, bytes]]]
+    refused: Exception | None = None
 
 
 def account_key(number: int) -> str:
@@ -242,11 +246,21 @@ def _charge(reply: Sequence[bytes]) -> Charge:
     return Charge(reply[0].decode(), int(reply[1]), int(reply[2]), int(reply[3]) if len(reply) > 3 else 0)
 
 
-def due_holds(*, limit: int) -> list[tuple[int, str]]:
-    """(account number, operation) of up to `limit` holds per partition whose deadline has passed."""
-    pages = DUE.call_many([([holds_key(partition)], [limit]) for partition in range(PARTITIONS)])
-    members = [member for page in pages for member in page]
-    return [(int(number), operation) for number, _, operation in (member.decode().partition(":") for member in members)]
+def due_holds(*, limit: int) -> tuple[list[tuple[int, str]], Exception | None]:
+    """(account number, operation) of up to `limit` holds per partition whose deadline has passed.
+
+    And what kept a partition from being read, if one was; the others' holds need not wait for it.
+    """
+    pages = DUE.call_each([([holds_key(partition)], [limit]) for partition in range(PARTITIONS)])
+    due, refused = [], None
+    for page in pages:
+        if isinstance(page, RedisUnavailable):
+            refused = page
+        elif isinstance(page, Exception):
+            raise page
+        else:
+            due += [member.decode().partition(":") for member in page]
+    return [(int(number), operation) for number, _, operation in due], refused
 
 
 def sweep(account_number: int, operation: str) -> Charge:
@@ -352,17 +366,26 @@ def read_journal(partitions: Sequence[int], *, consumer: str, limit: int) -> lis
     """Up to `limit` events of each partition after the consumer's cursor, in the order given, in one or two round trips."""
     pages = {page.partition: page for page in _read_after_seen(partitions, consumer, limit)}
     unknown = [partition for partition in partitions if partition not in pages]
-    replies = READ_JOURNAL.call_many(
+    replies = READ_JOURNAL.call_each(
         [([cursor_key(partition, consumer), journal_key(partition)], [limit]) for partition in unknown]
     )
-    for partition, (cursor, events) in zip(unknown, replies, strict=True):
-        _seen_cursors[cursor_key(partition, consumer)] = cursor
-        pages[partition] = JournalPage(
-            partition,
-            cursor,
-            [(stream_id, dict(zip(fields[::2], fields[1::2], strict=True))) for stream_id, fields in events],
-        )
+    for partition, reply in zip(unknown, replies, strict=True):
+        pages[partition] = _page(partition, consumer, reply)
     return [pages[partition] for partition in partitions]
+
+
+def _page(partition: int, consumer: str, reply: Any) -> JournalPage:
+    if isinstance(reply, RedisUnavailable):
+        return JournalPage(partition, b"", [], refused=reply)
+    if isinstance(reply, Exception):
+        raise reply
+    cursor, events = reply
+    _seen_cursors[cursor_key(partition, consumer)] = cursor
+    return JournalPage(
+        partition,
+        cursor,
+        [(stream_id, dict(zip(fields[::2], fields[1::2], strict=True))) for stream_id, fields in events],
+    )
 
 
 def _read_after_seen(partitions: Sequence[int], consumer: str, limit: int) -> list[JournalPage]:
@@ -384,12 +407,19 @@ def _read_after_seen(partitions: Sequence[int], consumer: str, limit: int) -> li
         start = f"({cursor.decode('ascii')}" if cursor else "-"
         commands.append(Command(journal, ("XRANGE", journal, start, "+", "COUNT", limit)))
         commands.append(Command(key, ("GET", key)))
-    replies = ask_many(commands)
+    replies = ask_each(commands)
     return [
         JournalPage(partition, cursor, events)
         for (partition, cursor), events, found in zip(seen, replies[::2], replies[1::2], strict=True)
-        if (found or b"") == cursor
+        if not isinstance(events, Exception) and (found or b"") == cursor
     ]
+
+
+def insist(pages: Sequence[JournalPage]) -> None:
+    """Raises what kept a partition from being read, if one was."""
+    for page in pages:
+        if page.refused is not None:
+            raise page.refused
 
 
 def move_cursors(moves: Sequence[tuple[int, bytes, bytes]], *, consumer: str) -> int:
@@ -406,9 +436,10 @@ def move_cursors(moves: Sequence[tuple[int, bytes, bytes]], *, consumer: str) ->
 
 
 def ledger_cursors(partitions: Sequence[int]) -> list[bytes]:
-    """Where the ledger's consumer stands in each partition; b'' at the beginning."""
+    """Where the ledger's consumer stands in each partition; b'' at the beginning, and where that cannot be told now."""
     keys = [cursor_key(partition, LEDGER) for partition in partitions]
-    return [cursor or b"" for cursor in ask_many([Command(key, ("GET", key)) for key in keys])]
+    cursors = ask_each([Command(key, ("GET", key)) for key in keys])
+    return [b"" if isinstance(cursor, RedisUnavailable) else cursor or b"" for cursor in cursors]
 
 
 def journal_end(partition: int) -> bytes:

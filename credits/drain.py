@@ -4,6 +4,7 @@ Any number of drains may run; what they do twice changes nothing. Each store tha
 work goes on meanwhile.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from django.utils import timezone
 
 from accounts import key_state, revocation
 from config.clickhouse.client import StoreUnavailable
-from config.redis import PARTITIONS, RedisUnavailable
+from config.redis import PARTITIONS, RedisUnavailable, each_by_shard
 from credits import counters, decreases, ledger, loading, services, usage
 from credits.drain_figures import DrainLog
 
@@ -46,7 +47,7 @@ def drain_once() -> Drained:
     """
     entries = usage_events = 0
     for _ in range(PASSES_MAX):
-        booked = ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now())
+        booked = _book()
         copied = usage.drain_usage(ALL_PARTITIONS, limit=EVENTS_PER_PASS)
         entries += booked.entries
         usage_events += copied
@@ -61,20 +62,31 @@ def drain_once() -> Drained:
 
 def sweep() -> int:
     """Releases the holds past their deadline; how many."""
+    due, refused = counters.due_holds(limit=SWEEP_MAX)
     released = 0
-    for account_number, operation in counters.due_holds(limit=SWEEP_MAX):
-        charge = counters.sweep(account_number, operation)
-        if charge.status == "LOAD":
-            # Holds do not survive a load: afterwards the sweep only forgets the deadline.
-            try:
-                loading.load_account(account_number)
-            except (loading.LoadContended, ledger.LedgerBehind):
-                continue  # somebody else is at it; the other holds need not wait
-            charge = counters.sweep(account_number, operation)
-        released += charge.status == "OK"
+
+    def release(hold: tuple[int, str]) -> None:
+        nonlocal released
+        released += _release(*hold)
+
+    each_by_shard(due, partition=lambda hold: hold[0] % PARTITIONS, work=release)
     if released:
         log.info("holds_swept", count=released)
+    if refused is not None:
+        raise refused
     return released
+
+
+def _release(account_number: int, operation: str) -> bool:
+    charge = counters.sweep(account_number, operation)
+    if charge.status == "LOAD":
+        # Holds do not survive a load: afterwards the sweep only forgets the deadline.
+        try:
+            loading.load_account(account_number)
+        except (loading.LoadContended, ledger.LedgerBehind):
+            return False  # somebody else is at it; the other holds need not wait
+        charge = counters.sweep(account_number, operation)
+    return charge.status == "OK"
 
 
 def run(*, stopping: Callable[[], bool]) -> None:
@@ -105,10 +117,26 @@ def run(*, stopping: Callable[[], bool]) -> None:
 
 
 def _drain_ledger(done: DrainLog) -> bool:
-    booked = ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now())
+    booked = _book()
     done.note(events=booked.events, entries=booked.entries)
     done.note(**{f"aside_{reason}": count for reason, count in booked.set_aside.items()})
     return booked.events > 0
+
+
+def _book() -> ledger.Booked:
+    """One pass of the ledger's consumer.
+
+    Late events may come from a server that went on by an epoch that has ended: a master and its successor both served for
+    a moment, and the account was loaded at the other one. What it gives out would never be charged, so it is loaded.
+    """
+    booked = ledger.drain_ledger(ALL_PARTITIONS, limit=EVENTS_PER_PASS, now=timezone.now())
+    for account_number, epoch in booked.late:
+        live = counters.inspect(account_number)
+        if live.usable and live.epoch <= epoch:
+            log.warning("account_overtaken", account=account_number, epoch=live.epoch)
+            with contextlib.suppress(loading.LoadContended, ledger.LedgerBehind):  # its next late event tries again
+                loading.load_account(account_number)
+    return booked
 
 
 def _drain_usage(done: DrainLog) -> bool:

@@ -34,11 +34,15 @@ class LedgerBehind(TemporarilyUnavailable):
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """What one pass over the journals did: events read, entries written, events set aside by reason."""
+    """What one pass over the journals did: events read, entries written, events set aside by reason.
+
+    `late` names the accounts, with the epoch, whose events came from an epoch that has ended.
+    """
 
     events: int
     entries: int
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    late: frozenset[tuple[int, int]] = frozenset()
 
 
 def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime) -> Booked:
@@ -46,8 +50,10 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
 
     Raises `RedisUnavailable` or `django.db.OperationalError`; repeating the pass is always safe.
     """
-    pages = [page for page in counters.read_journal(partitions, consumer=counters.LEDGER, limit=limit) if page.events]
+    read = counters.read_journal(partitions, consumer=counters.LEDGER, limit=limit)
+    pages = [page for page in read if page.events]
     if not pages:
+        counters.insist(read)
         return Booked(0, 0)
     readable: list[Event] = []
     unreadable: list[tuple[bytes, dict[bytes, bytes], str]] = []
@@ -62,9 +68,13 @@ def drain_ledger(partitions: Sequence[int], *, limit: int = 1000, now: datetime)
     counters.move_cursors(
         [(page.partition, page.cursor, page.events[-1][0]) for page in pages], consumer=counters.LEDGER
     )
+    counters.insist(read)
     aside = Counter(str(reason) for _, _, reason in batch.set_aside)
     aside.update({str(SetAside.Reason.BAD): len(unreadable)})
-    return Booked(events=len(readable) + len(unreadable), entries=len(batch.entries), set_aside=aside)
+    late = frozenset(
+        (event.account_number, event.epoch) for _, event, reason in batch.set_aside if reason == SetAside.Reason.LATE
+    )
+    return Booked(len(readable) + len(unreadable), len(batch.entries), set_aside=aside, late=late)
 
 
 def catch_up(partition: int, *, now: datetime) -> None:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts import key_state
 from accounts.models import Account
 from config.errors import TemporarilyUnavailable
-from config.redis import PARTITIONS
+from config.redis import PARTITIONS, each_by_shard
 from credits import counters, ledger, ledger_rows
 from credits.models import Command
 
@@ -219,13 +219,16 @@ def cover(account_number: int) -> None:
 
 def apply_outstanding(*, limit: int = 1000) -> int:
     """Applies open commands of every account that has some; how many accounts were brought up to date."""
-    account_ids = (
-        Command.objects.filter(confirmed_at=None).order_by("created_at").values_list("account_id", flat=True)[:limit]
-    )
+    open_commands = Command.objects.filter(confirmed_at=None).order_by("created_at")
+    accounts = dict.fromkeys(open_commands.values_list("account_id", "account__number")[:limit])
     done = 0
-    for account_id in dict.fromkeys(account_ids):
+
+    def apply(account: tuple[uuid.UUID, int]) -> None:
+        nonlocal done
         try:
-            done += apply_commands(account_id)
+            done += apply_commands(account[0])
         except LoadContended as error:
-            log.info("command_waits", account=str(account_id), reason=error.message)
+            log.info("command_waits", account=account[1], reason=error.message)
+
+    each_by_shard(accounts, partition=lambda account: account[1] % PARTITIONS, work=apply)
     return done

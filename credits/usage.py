@@ -56,7 +56,8 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
     """
     booked_up_to = dict(zip(partitions, counters.ledger_cursors(partitions), strict=True))
     moves, requests, passed = [], [], 0
-    for page in counters.read_journal(partitions, consumer=counters.USAGE, limit=limit):
+    pages = counters.read_journal(partitions, consumer=counters.USAGE, limit=limit)
+    for page in pages:
         behind = [
             (stream_id, fields)
             for stream_id, fields in page.events
@@ -76,6 +77,7 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
     _insert(requests)
     note_uses({event.key_id: event.at for event in requests})
     counters.move_cursors(moves, consumer=counters.USAGE)
+    counters.insist(pages)
     return passed
 
 

@@ -1,6 +1,7 @@
 """Customers who ask and ask while the cluster changes under them, and what has to be true afterwards."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import Counter
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import structlog
 from django.db import connection
 from django.db.models import Sum
 from django.utils import timezone
@@ -18,9 +20,22 @@ from credits import counters, drain, metering, verify
 from credits.models import CreditTransaction, SetAside
 from tests.factories import Customer, make_usage
 
+log = structlog.get_logger(__name__)
+
 AMOUNT_MAX = 5
 PAUSE_S = 0.01
 QUIET_TIMEOUT_S = 30.0
+# What a client may be told: it has no more credits; not now, ask again; too late, nothing was charged.
+EXPECTED = {
+    *("InsufficientCredits", "TemporarilyUnavailable", "LoadContended", "LedgerBehind"),
+    *(
+        "InsufficientCredits at settle",
+        "TemporarilyUnavailable at settle",
+        "LoadContended at settle",
+        "LedgerBehind at settle",
+    ),
+    "HoldExpired at settle",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +58,21 @@ class Record:
     defects: list[BaseException] = field(default_factory=list)
     longest_call_s: float = 0.0
 
-    def gap_s(self, customers: Sequence[Customer], *, since: float) -> float:
-        """From `since`, seconds until these customers were served again."""
+    def silence_s(self, customers: Sequence[Customer]) -> float:
+        """The longest time in which none of these customers was charged for anything."""
         numbers = {customer.number for customer in customers}
-        served = [a.at for a in self.asked if a.told is not None and a.customer.number in numbers and a.at > since]
-        return min(served) - since
+        served = sorted(asked.at for asked in self.asked if asked.told is not None and asked.customer.number in numbers)
+        return max(later - earlier for earlier, later in itertools.pairwise(served))
+
+    def note(self, what: str, **figures: float) -> None:
+        """Figures for whoever looks at the test's log."""
+        log.info(
+            what,
+            operations=len(self.asked),
+            refusals=dict(self.refusals),
+            longest_call_s=round(self.longest_call_s, 2),
+            **{name: round(value, 2) for name, value in figures.items()},
+        )
 
 
 @contextlib.contextmanager
@@ -132,6 +157,7 @@ def assert_proven(customers: Sequence[Customer], record: Record) -> list[Asked]:
     """Nobody is charged too much or twice, and every balance agrees; returns the charges that were told and lost."""
     assert record.defects == []
     come_to_rest(customers)
+    assert set(record.refusals) <= EXPECTED
     numbers = {customer.number for customer in customers}
     result = verify.verify(now=timezone.now())
     assert [difference for difference in result.differences if difference.account_number in numbers] == []

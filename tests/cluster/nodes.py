@@ -265,12 +265,12 @@ def running() -> Iterator[Nodes]:
 
 @contextlib.contextmanager
 def in_use(nodes: Nodes) -> Iterator[None]:
-    """The product's settings and clients lead to the cluster.
+    """The product's settings and clients lead to the cluster, and holds are short.
 
     Afterwards they lead to this worker's own server again, emptied: accounts that were loaded in the cluster have gone on
     to later epochs.
     """
-    with override_settings(REDIS_URL=nodes.url, REDIS_CLUSTER=True):
+    with override_settings(REDIS_URL=nodes.url, REDIS_CLUSTER=True, REDIS_TIMEOUT_MS=250, HOLD_S=3):
         forget_clients()
         try:
             yield

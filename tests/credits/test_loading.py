@@ -352,3 +352,18 @@ def test_calls_that_meet_a_cold_account_load_it_once() -> None:
     account = Account.objects.get(pk=customer.account.pk)
     assert (account.balance, account.epoch) == (6, epoch + 1)
     assert not SetAside.objects.filter(account=customer.account).exists()
+
+
+def test_a_server_that_serves_an_epoch_that_has_ended_is_overtaken_by_the_drain() -> None:
+    # A loader at the master that was replaced raises the epoch; the new master has loaded the account before and knows nothing.
+    customer = make_customer(credits=100)
+    first = metering.admit(api_key=customer.api_key, endpoint="query", amount=10)
+    epoch = counters.inspect(customer.number).epoch
+    assert loading._raise_epoch(customer.number, epoch) is not None
+    metering.settle(first, total=10, usage=make_usage())
+    drain.drain_once()
+    assert list(SetAside.objects.filter(account=customer.account).values_list("reason", "debit")) == [("late", 10)]
+    second = metering.admit(api_key=customer.api_key, endpoint="query", amount=10)
+    metering.settle(second, total=10, usage=make_usage())
+    drain.drain_once()
+    assert (Account.objects.get(pk=customer.account.pk).balance, counters.inspect(customer.number).balance) == (90, 90)
