@@ -129,7 +129,7 @@ class KeyInline(KeyColumns, ReadOnlyInline):
 class ApiKeyAdmin(KeyColumns, ReadOnlyAdmin):
     """Keys of all customers: find, limit, rotate, revoke. Issued on the customer's page."""
 
-    list_display = ("masked_key", "owner", "state_label", "month", "expires", "last_used")
+    list_display = ("masked_key", "owner_and_label", "state_label", "month", "expires", "last_used")
     list_filter = ("state",)
     search_fields = ("=public_id", "=account__number", "account__name", "label")
     search_help_text = "Key id, customer number or name, label"
@@ -183,7 +183,12 @@ class ApiKeyAdmin(KeyColumns, ReadOnlyAdmin):
 
     @admin.display(description="Customer", ordering="account__number")
     def owner(self, key: ApiKey) -> SafeString:
-        return link(account_url(key.account_id), two_lines(str(key.account), key.label))
+        return link(account_url(key.account_id), str(key.account))
+
+    @admin.display(description="Customer", ordering="account__number")
+    def owner_and_label(self, key: ApiKey) -> SafeString:
+        below = f"customer {key.account.number}" + (f" · {key.label}" if key.label else "")
+        return link(account_url(key.account_id), two_lines(key.account.name, below))
 
     @admin.display(description="Scopes")
     def allowed_scopes(self, key: ApiKey) -> str | SafeString:

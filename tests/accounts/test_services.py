@@ -1,12 +1,17 @@
 """Users, accounts and keys."""
 
+import json
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from accounts import key_state, revocation, services
@@ -200,6 +205,37 @@ def test_the_cap_of_a_successor_is_its_predecessors_too() -> None:
     issued = services.rotate_key(public_id=customer.key_id, grace=timedelta(hours=2), now=timezone.now())
     change_limits(Customer(customer.account, issued.api_key, issued.key.pk), monthly_cap=5)
     assert ApiKey.objects.get(pk=customer.key_id).monthly_cap == 5
+    assert money().hget(key_state.redis_key(customer.key_id, customer.number), "cap") == b"5"
+
+
+def test_suspending_an_account_tells_all_of_its_keys_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_state, "PAGE", 2)
+    account = make_account()
+    issued = [services.issue_key(account=account).key.pk for _ in range(5)]
+    assert services.set_account_state(account=account, state="suspended").pending is False
+    states = [money().hget(key_state.redis_key(public_id, account.number), "state") for public_id in issued]
+    assert states == [b"suspended"] * 5
+    assert ApiKey.objects.filter(account=account, version__gt=F("published_version")).count() == 0
+
+
+def test_uses_noted_by_several_drains_at_once_do_not_wait_in_a_circle() -> None:
+    account = make_account()
+    issued = [services.issue_key(account=account).key.pk for _ in range(40)]
+    start = threading.Barrier(4)
+
+    def note(turn: int) -> None:
+        order = issued if turn % 2 else issued[::-1]
+        try:
+            start.wait(timeout=10)
+            for minutes in range(1, 6):
+                services.note_uses(dict.fromkeys(order, timezone.now() + timedelta(minutes=2 * minutes)))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(note, turn) for turn in range(4)]:
+            done.result(timeout=60)
+    assert ApiKey.objects.filter(account=account, last_used_at=None).count() == 0
 
 
 def test_set_account_state_says_when_redis_could_not_be_told() -> None:
@@ -220,6 +256,30 @@ def test_commands_create_customer_key_and_operator() -> None:
     assert account.balance == 9
     assert "mh_live_" in out.getvalue()
     assert User.objects.get(email=email).is_staff is False
+
+
+def test_the_command_rotates_and_says_what_it_replaced() -> None:
+    customer, out = make_customer(), StringIO()
+    call_command("rotate_key", customer.api_key, grace_hours=0, json=True, stdout=out)
+    said = json.loads(out.getvalue())
+    assert (said["replaces"], said["pending"]) == (customer.key_id, False)
+    assert ApiKey.objects.get(pk=customer.key_id).successor_id == said["key_id"]
+
+
+def test_the_command_issues_a_key_with_every_limit() -> None:
+    account, out = make_account(), StringIO()
+    call_command(
+        "create_key",
+        account=str(account.number),
+        scope=["search", "download"],
+        days=90,
+        network=["192.0.2.9/24"],
+        monthly_cap=5000,
+        rpm=600,
+        stdout=out,
+    )
+    key = ApiKey.objects.get(account=account)
+    assert (key.scopes, key.networks, key.monthly_cap, key.rpm) == (["download", "search"], ["192.0.2.0/24"], 5000, 600)
 
 
 def test_create_key_for_nobody_says_what_to_give() -> None:

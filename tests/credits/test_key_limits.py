@@ -71,6 +71,13 @@ def test_the_monthly_cap_counts_what_was_charged_not_what_was_held() -> None:
     assert refused.value.details == {"required": 1, "available": 0, "limit_source": "key_cap"}
 
 
+def test_a_monthly_cap_of_nothing_lets_the_key_ask_what_is_free() -> None:
+    customer = customer_with(monthly_cap=0)
+    with pytest.raises(refusals.InsufficientCredits):
+        metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
+    assert metering.identify(api_key=customer.api_key, endpoint="credits").key_id == customer.key_id
+
+
 def test_the_monthly_cap_counts_holds_under_way() -> None:
     customer = customer_with(monthly_cap=10)
     hold = metering.admit(api_key=customer.api_key, endpoint="query", amount=9)

@@ -500,6 +500,20 @@ FAULTS = [
         "tests/accounts/test_api.py",
     ),
     Fault(
+        "a first cap counts from the last load",
+        "credits/key_limits.py",
+        "if before is None and after is not None:",
+        "if False:",
+        "tests/accounts/test_admin_keys.py",
+    ),
+    Fault(
+        "a cap is set for one key of its family",
+        "accounts/services.py",
+        "            told += others\n",
+        "",
+        "tests/accounts/test_services.py",
+    ),
+    Fault(
         "usage is copied before it is booked",
         "credits/usage.py",
         "if counters.is_reached(booked_up_to[page.partition], stream_id)",
