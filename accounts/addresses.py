@@ -23,6 +23,13 @@ def normalised(text: str) -> str:
     return str(network[0] if network.num_addresses == 1 else network)
 
 
+def is_within(address: str, networks: list[str]) -> bool:
+    """Whether an address lies in one of these networks; one that cannot be read lies in none."""
+    wanted = as_hex(address)
+    ranges = (pair.split("-") for pair in as_ranges(networks).split(","))
+    return bool(wanted) and any(low <= wanted <= high for low, high in ranges)
+
+
 def _range(text: str) -> str:
     network = ipaddress.ip_network(text.strip(), strict=False)
     return f"{_number(network[0]):032x}-{_number(network[-1]):032x}"

@@ -56,9 +56,8 @@ def _time_us(call: Callable[[], object]) -> float:
 
 def _metered(subject: Subject) -> None:
     from credits import metering
+    from credits.reported import Usage
 
     hold = metering.admit(api_key=subject.api_key, endpoint="query", amount=2)
-    usage = metering.Usage(
-        request_id=hold.operation, endpoint="query", status=200, rows=100, duration_ms=12, query="{}"
-    )
+    usage = Usage(request_id=hold.operation, endpoint="query", status=200, rows=100, duration_ms=12, query="{}")
     metering.settle(hold, total=2, usage=usage)

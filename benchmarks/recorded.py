@@ -79,8 +79,7 @@ def _admit(subject: Subject) -> Any:
 
 def _settle(hold: Any) -> None:
     from credits import metering
+    from credits.reported import Usage
 
-    usage = metering.Usage(
-        request_id=hold.operation, endpoint="query", status=200, rows=100, duration_ms=12, query="{}"
-    )
+    usage = Usage(request_id=hold.operation, endpoint="query", status=200, rows=100, duration_ms=12, query="{}")
     metering.settle(hold, total=2, usage=usage)

@@ -53,6 +53,7 @@ def drain_once() -> Drained:
         usage_events += copied
         if booked.events == 0 and copied == 0:
             break
+    usage_events += usage.copy_reserve_usage(now=timezone.now())
     loading.apply_outstanding()
     revocation.carry_revocations()
     key_state.publish_pending()
@@ -102,6 +103,7 @@ def run(*, stopping: Callable[[], bool]) -> None:
             next_sweep = time.monotonic() + SWEEP_EVERY_S
         if now >= next_apply:
             _attempt("apply", lambda: loading.apply_outstanding() > 0)
+            _attempt("reserve_usage", lambda: usage.copy_reserve_usage(now=timezone.now()) > 0)
             _attempt("scheduled", lambda: services.enter_due(now=timezone.now()) > 0)
             _attempt("expiry", lambda: decreases.expire_due(now=timezone.now()) > 0)
             _attempt("decreases", lambda: decreases.ask_again(now=timezone.now()) > 0)

@@ -153,6 +153,18 @@ def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> 
         return {(numbers[account_id], operation): total for account_id, operation, total in cursor.fetchall()}
 
 
+def paid_total(account_number: int, operation: uuid.UUID, *, now: datetime) -> int:
+    """Greatest total that an operation of this account was charged in the last 24 h; 0 for none."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(max(charged_total), 0) FROM credits_credittransaction"
+            " WHERE account_id = (SELECT id FROM accounts_account WHERE number = %s) AND operation = %s"
+            " AND type = 'debit' AND created_at > %s",
+            [account_number, operation, now - PAID_WINDOW],
+        )
+        return int(cursor.fetchone()[0])
+
+
 def recorded_events(
     accounts: dict[int, LockedAccount], charges: Sequence[Event]
 ) -> set[tuple[uuid.UUID, int, int | None]]:

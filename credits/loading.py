@@ -81,7 +81,7 @@ def _switch_on(account_number: int, epoch: int) -> bool:
     return current == epoch and counters.activate(account_number=account_number, epoch=epoch)
 
 
-def _spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, int]:
+def spent_by_family(account_number: int, *, now: datetime) -> dict[uuid.UUID, int]:
     """What each family of keys with a monthly cap has spent since the month began; other families are not counted."""
     with connection.cursor() as cursor:
         cursor.execute(
@@ -132,7 +132,7 @@ def _raise_epoch(account_number: int, epoch: int) -> Raised | None:
         account.drained_seq,
         account.credit_seq,
         # Under the lock: what is spent from the reserve later is told by a note after this credit_seq.
-        _spent_by_family(account_number, now=now),
+        spent_by_family(account_number, now=now),
     )
 
 

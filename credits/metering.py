@@ -1,27 +1,32 @@
 """One metered request: identify or admit, then settle or release. Two round trips to Redis and nothing else.
 
 `admit` holds the highest price the request can have; `settle` charges the true one. Between the two the caller does
-the work, for less time than the hold lives. Rows may leave only after `settle` has returned.
+the work, for less time than the hold lives. Rows may leave only after `settle` has returned. While Redis does not answer,
+the reserve decides and pays (`credits.reserve`); when nobody may decide, nothing is served.
 """
 
 import hashlib
+import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
+from django.utils import timezone
 
 from accounts import keys
 from accounts.addresses import as_hex
 from accounts.keys import PresentedKey
+from config.breaker import Breaker, breaker_of
 from config.errors import InvalidRequest, TemporarilyUnavailable
-from config.redis import RedisUnavailable
-from credits import counters, loading
+from config.redis import PARTITIONS, RedisUnavailable
+from config.redis_routes import PoolExhausted
+from credits import counters, loading, reserve
 from credits.rate import RateWindow, window_of
-from credits.refusals import HoldExpired, MissingKey, accepted, insufficient, invalid_key
+from credits.refusals import HoldExpired, KeyRefused, MissingKey, accepted, insufficient, invalid_key
+from credits.reported import Usage
 from credits.unknown_keys import UnknownKeys
 
 log = structlog.get_logger(__name__)
@@ -39,20 +44,7 @@ SCOPES = {
     "usage": "account",
     "alerts": "account",
 }
-QUERY_TEXT_MAX = 2048
 IDEMPOTENCY_KEY_LENGTH_MAX = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a request was, for the usage log. `query` is its compact JSON text, cut at 2 KB."""
-
-    request_id: str
-    endpoint: str
-    status: int
-    rows: int
-    duration_ms: int
-    query: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +61,7 @@ class Hold:
     """Credits set aside for one request. `available` is what the account could still spend beside it.
 
     `replayed`: the same idempotency key was settled before; the request runs again, holds nothing and is not charged.
+    `from_reserve`: decided without Redis, so nothing is held and the reserve will pay. `paid`: what was settled so far.
     """
 
     account_number: int
@@ -82,6 +75,22 @@ class Hold:
     rate: RateWindow
     kept_ms: int
     replayed: bool = False
+    from_reserve: bool = False
+    is_idempotent: bool = False
+    paid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a call asks to be allowed; `amount` 0 identifies the caller alone."""
+
+    key: PresentedKey
+    amount: int
+    operation: str
+    attempt: str
+    endpoint: str
+    address: str
+    idempotency: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +113,7 @@ def identify(*, api_key: str | None, endpoint: str, address: str = "") -> Caller
     `AddressNotAllowed`, `AccountSuspended`, `RateLimited`, `TemporarilyUnavailable`.
     """
     key = _presented(api_key)
-    admission = _decide(key, amount=0, operation="", attempt="", endpoint=endpoint, address=address)
+    admission, _ = _decide(_Question(key, 0, "", "", endpoint, address))
     return Caller(key.account_number, key.public_id, window_of(admission))
 
 
@@ -127,15 +136,8 @@ def admit(
     operation, attempt, idempotency = str(uuid.uuid4()), uuid.uuid4().hex, ""
     if idempotency_key:
         idempotency, operation = _idempotent(key, endpoint, idempotency_key, body)
-    admission = _decide(
-        key,
-        amount=amount,
-        operation=operation,
-        attempt=attempt,
-        endpoint=endpoint,
-        address=address,
-        idempotency=idempotency,
-    )
+    question = _Question(key, amount, operation, attempt, endpoint, address, idempotency)
+    admission, from_reserve = _decide(question)
     replayed = admission.status == "REPLAY"
     return Hold(
         account_number=key.account_number,
@@ -149,6 +151,8 @@ def admit(
         rate=window_of(admission),
         kept_ms=counters.IDEMPOTENCY_KEPT_MS if idempotency else settings.RESULT_KEPT_S * 1000,
         replayed=replayed,
+        from_reserve=from_reserve,
+        is_idempotent=bool(idempotency),
     )
 
 
@@ -167,14 +171,26 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
     """Charges the request up to `total` credits, cumulatively; only then may its rows leave.
 
     With `final=False` (a stream's next chunk; `usage` None) the hold lives on and its deadline moves. A lost reply is
-    asked for again with the same attempt, which charges nothing twice. Raises `HoldExpired`, `InsufficientCredits`
+    asked for again with the same attempt, which charges nothing twice; should Redis answer none, the reserve pays for the
+    same operation, and the drain returns what Redis may have charged too. Raises `HoldExpired`, `InsufficientCredits`
     (Redis lost the hold and the balance no longer covers it), `TemporarilyUnavailable`.
     """
     if hold.replayed:
         return Settlement(0, hold.available)
-    charge = _settle(hold, total, usage, final=final)
+    if hold.from_reserve:
+        return _settle_from_reserve(hold, total, usage)
+    try:
+        charge = _settle(hold, total, usage, final=final)
+    except RedisUnavailable as error:
+        log.warning("settle_unanswered", operation=hold.operation, error=type(error).__name__)
+        if not final:
+            raise _unconfirmed() from error
+        if total <= hold.paid:  # a stream whose parts are all paid; the rest of its hold waits for the sweep
+            return Settlement(hold.paid, hold.available)
+        return _settle_from_reserve(hold, total, usage)
     if charge.status == "OK":
         hold.deadline_ms = charge.deadline_ms or hold.deadline_ms
+        hold.paid = charge.total
         return Settlement(charge.total, charge.available)
     if charge.status == "RELEASED":
         raise HoldExpired("The request took longer than it may. Nothing was charged; ask for less or try again.")
@@ -185,11 +201,11 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
 
 def release(hold: Hold, *, usage: Usage) -> Settlement:
     """Gives back what the request has not paid. Never raises for a store that is away: the sweep will release it."""
-    if hold.replayed:
-        return Settlement(0, hold.available)
+    if hold.replayed or hold.from_reserve:
+        return Settlement(0, hold.available + hold.amount)
     try:
         charge = _settle(hold, counters.RELEASE, usage, final=True)
-    except TemporarilyUnavailable:
+    except (TemporarilyUnavailable, *RedisUnavailable):
         log.warning("release_left_to_sweep", operation=hold.operation)
         return Settlement(0, hold.available + hold.amount)
     return Settlement(charge.total, charge.available)
@@ -204,46 +220,81 @@ def _presented(api_key: str | None) -> PresentedKey:
     return key
 
 
-def _decide(
-    key: PresentedKey,
-    *,
-    amount: int,
-    operation: str,
-    attempt: str,
-    endpoint: str,
-    address: str,
-    idempotency: str = "",
-) -> counters.Admission:
-    if _unknown_keys.holds(key.public_id):
+def _decide(question: _Question) -> tuple[counters.Admission, bool]:
+    """(the admission, whether it was decided without Redis). Raises every refusal."""
+    if _unknown_keys.holds(question.key.public_id):
         raise invalid_key()
-    for _ in range(LOADS_MAX):
+    clock = time.monotonic()
+    breaker = breaker_of(question.key.account_number % PARTITIONS, now=clock)
+    if breaker.lets(now=clock):
         try:
-            admission = counters.admit(
-                key=key,
-                amount=amount,
-                operation=operation,
-                attempt=attempt,
-                endpoint=endpoint,
-                scope=SCOPES[endpoint],
-                address=as_hex(address),
-                idempotency=idempotency,
-            )
-            if admission.status == "COVER":
-                _cover(key.account_number)
-                continue
-            if admission.status != "LOAD":
-                return accepted(admission, amount, scope=SCOPES[endpoint])
-            known = loading.load_key(key.public_id)
+            return _ask_redis(question, breaker), False
         except RedisUnavailable as error:
-            raise _redis_away(error) from error
-        if not known:
-            _unknown_keys.remember(key.public_id)
-            raise invalid_key()
+            _note_failure(breaker, error)
+    return _ask_reserve(question), True
+
+
+def _ask_redis(question: _Question, breaker: Breaker) -> counters.Admission:
+    key = question.key
+    for _ in range(LOADS_MAX):
+        admission = counters.admit(
+            key=key,
+            amount=question.amount,
+            operation=question.operation,
+            attempt=question.attempt,
+            endpoint=question.endpoint,
+            scope=SCOPES[question.endpoint],
+            address=as_hex(question.address),
+            idempotency=question.idempotency,
+        )
+        breaker.succeeded()
+        if admission.status == "COVER":
+            _cover(key.account_number)
+        elif admission.status != "LOAD":
+            return accepted(admission, question.amount, scope=SCOPES[question.endpoint])
+        elif not loading.load_key(key.public_id):
+            raise _unknown(key)
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
 
 
+def _ask_reserve(question: _Question) -> counters.Admission:
+    try:
+        admission = reserve.decide(
+            key=question.key,
+            amount=question.amount,
+            operation=question.operation,
+            endpoint=question.endpoint,
+            scope=SCOPES[question.endpoint],
+            address=question.address,
+            is_idempotent=bool(question.idempotency),
+            default_rpm=settings.RATE_LIMIT_RPM,
+            now=timezone.now(),
+            clock=time.monotonic(),
+        )
+    except (OperationalError, InterfaceError) as error:
+        log.error("nobody_decides", error=type(error).__name__)  # noqa: TRY400 - Postgres is away, as Redis is
+        raise TemporarilyUnavailable(
+            "Credits cannot be checked right now. Nothing was charged; try again shortly."
+        ) from error
+    if admission.status == "UNKNOWN":
+        raise _unknown(question.key)
+    return accepted(admission, question.amount, scope=SCOPES[question.endpoint])
+
+
+def _unknown(key: PresentedKey) -> KeyRefused:
+    _unknown_keys.remember(key.public_id)
+    return invalid_key()
+
+
+def _note_failure(breaker: Breaker, error: Exception) -> None:
+    # Our own threads having every connection in use says nothing about Redis.
+    if not isinstance(error, PoolExhausted):
+        breaker.failed(now=time.monotonic())
+    log.warning("redis_unavailable", error=type(error).__name__)
+
+
 def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -> counters.Charge:
-    """Settles with retries: the attempt's mark makes every repetition the same settle."""
+    """Settles with retries: the attempt's mark makes every repetition the same settle. Raises `RedisUnavailable`."""
     fields: dict[str, Any] = {
         "account_number": hold.account_number,
         "operation": hold.operation,
@@ -254,12 +305,17 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
         "deadline_ms": hold.deadline_ms,
         "key_id": hold.key_id,
         "endpoint": hold.endpoint,
-        "usage": _usage_json(usage) if usage else "",
+        "usage": usage.as_json() if usage else "",
         "kept_ms": hold.kept_ms,
     }
-    for attempt_left in reversed(range(SETTLE_TRIES)):
+    clock = time.monotonic()
+    breaker = breaker_of(hold.account_number % PARTITIONS, now=clock)
+    # The hold is in Redis, so Redis is asked in any case; where others have just waited in vain, only once.
+    tries = SETTLE_TRIES if breaker.lets(now=clock) else 1
+    for tries_left in reversed(range(tries)):
         try:
             charge = counters.settle(**fields)
+            breaker.succeeded()
             if charge.status == "COVER":
                 _cover(hold.account_number)
             elif charge.status == "LOAD":
@@ -267,16 +323,47 @@ def _settle(hold: Hold, total: int | str, usage: Usage | None, *, final: bool) -
             else:
                 return charge
         except RedisUnavailable as error:
-            if not attempt_left:
-                log.error("settle_unanswered", operation=hold.operation, error=type(error).__name__)  # noqa: TRY400
-                raise TemporarilyUnavailable(
-                    "The charge for this answer could not be confirmed, so the answer is withheld. Look at your balance, or "
-                    "send the request again with an Idempotency-Key, which is charged once."
-                ) from error
+            _note_failure(breaker, error)
+            if not tries_left:
+                raise
     raise loading.LoadContended("This account is being loaded. Try again in a moment.", retry_after_s=1)
 
 
+def _settle_from_reserve(hold: Hold, total: int, usage: Usage | None) -> Settlement:
+    """Charges the operation from the reserve, as far as the ledger does not know it paid."""
+    if total > hold.amount:
+        raise RuntimeError(f"settle of {total} credits against an admission of {hold.amount}")
+    try:
+        charge = reserve.settle(
+            account_number=hold.account_number,
+            key_id=hold.key_id,
+            operation=hold.operation,
+            total=total,
+            usage=usage,
+            now=timezone.now(),
+        )
+    except (OperationalError, InterfaceError) as error:
+        raise _unconfirmed() from error
+    except reserve.ReserveShort as error:
+        if hold.from_reserve:
+            raise
+        raise _unconfirmed() from error  # Redis may have charged it before it fell silent
+    if hold.from_reserve and hold.is_idempotent and not charge.booked:
+        hold.replayed = True  # another attempt with the same idempotency key has paid meanwhile
+        return Settlement(0, charge.balance)
+    log.info("settled_from_reserve", operation=hold.operation, booked=charge.booked, total=charge.total)
+    return Settlement(charge.total, charge.balance)
+
+
+def _unconfirmed() -> TemporarilyUnavailable:
+    return TemporarilyUnavailable(
+        "The charge for this answer could not be confirmed, so the answer is withheld. Look at your balance, or "
+        "send the request again with an Idempotency-Key, which is charged once."
+    )
+
+
 def _cover(account_number: int) -> None:
+    """Has the reserve moved to Redis, where a call falls short of it."""
     try:
         loading.cover(account_number)
     except (OperationalError, InterfaceError) as error:
@@ -284,14 +371,3 @@ def _cover(account_number: int) -> None:
         raise TemporarilyUnavailable(
             "A part of this balance cannot be reached right now. Nothing was charged; ask for less, or try again shortly."
         ) from error
-
-
-def _usage_json(usage: Usage) -> str:
-    if len(usage.query) > QUERY_TEXT_MAX:
-        usage = replace(usage, query=usage.query[:QUERY_TEXT_MAX])
-    return orjson.dumps(usage).decode()
-
-
-def _redis_away(error: Exception) -> TemporarilyUnavailable:
-    log.error("redis_unavailable", error=type(error).__name__)
-    return TemporarilyUnavailable("Credits cannot be checked right now. Nothing was charged; try again shortly.")

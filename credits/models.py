@@ -276,6 +276,38 @@ class Command(models.Model):
         return f"{self.kind} {self.amount:,} (#{self.credit_seq})"
 
 
+class ReserveUsage(models.Model):
+    """A request that the reserve has paid, written with its ledger entry and copied to the usage log by the drain.
+
+    Kept for a week after that: should Redis have charged the request too, its event is recognised and not logged twice.
+    """
+
+    account_number = models.BigIntegerField()
+    at = models.DateTimeField()
+    request_id = models.CharField(max_length=128)
+    operation = models.UUIDField()
+    key_id = models.CharField(max_length=32)
+    endpoint = models.CharField(max_length=32)
+    status = models.PositiveSmallIntegerField()
+    rows = models.BigIntegerField()
+    credits = models.BigIntegerField()
+    duration_ms = models.BigIntegerField()
+    query = models.TextField(blank=True)
+    copied_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "usage of the reserve"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["id"], name="reserve_usage_open", condition=Q(copied_at__isnull=True)),
+            models.Index(fields=["copied_at"], name="reserve_usage_copied", condition=Q(copied_at__isnull=False)),
+            models.Index(fields=["operation"], name="reserve_usage_operation"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} for {self.credits:,} credits"
+
+
 class SetAside(models.Model):
     """A journal event that was not booked, and why. Nothing is charged for it. Never changed."""
 

@@ -14,6 +14,7 @@ from accounts.services import note_uses
 from config.clickhouse.client import reader, store_errors, writer
 from credits import counters, events
 from credits.events import Event
+from credits.models import ReserveUsage
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ _COLUMNS = (
 HISTORY_MAX = 1000
 STATEMENT_TIMEOUT_S = 5
 ABANDONED_STATUS = 0
+RESERVE_USAGE_KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,64 @@ def drain_usage(partitions: Sequence[int], *, limit: int = 1000) -> int:
                 continue  # the ledger's consumer has set it aside and logged it
             if event.usage:
                 requests.append(event)
+    requests = _without_those_of_the_reserve(requests)
     _insert(requests)
     note_uses({event.key_id: event.at for event in requests})
     counters.move_cursors(moves, consumer=counters.USAGE)
     counters.insist(pages)
     return passed
+
+
+def copy_reserve_usage(*, limit: int = 1000, now: datetime) -> int:
+    """Copies requests that the reserve has paid into `usage`; how many. A row copied twice is replaced.
+
+    Rows copied a week ago are forgotten. Raises `StoreUnavailable`, `django.db.OperationalError`.
+    """
+    waiting = list(ReserveUsage.objects.filter(copied_at=None).order_by("id")[:limit])
+    if waiting:
+        with store_errors():
+            writer().insert("usage", [_reserve_row(row) for row in waiting], column_names=_COLUMNS)
+        note_uses({row.key_id: row.at for row in waiting})
+        ReserveUsage.objects.filter(pk__in=[row.pk for row in waiting]).update(copied_at=now)
+    old = ReserveUsage.objects.filter(copied_at__lt=now - RESERVE_USAGE_KEPT).values("pk")[:limit]
+    ReserveUsage.objects.filter(pk__in=list(old.values_list("pk", flat=True))).delete()
+    return len(waiting)
+
+
+def _reserve_row(row: ReserveUsage) -> tuple[Any, ...]:
+    return (
+        row.account_number,
+        row.at,
+        f"reserve-{row.pk}",
+        row.request_id,
+        row.operation,
+        row.key_id,
+        row.endpoint,
+        row.status,
+        row.rows,
+        row.credits,
+        row.duration_ms,
+        row.query,
+    )
+
+
+def _without_those_of_the_reserve(requests: list[Event]) -> list[Event]:
+    """Leaves out requests that Redis has charged and the reserve, its reply being lost, has paid: they are logged there."""
+    if not requests:
+        return requests
+    logged = set(
+        ReserveUsage.objects.filter(operation__in={event.operation for event in requests}).values_list(
+            "operation", "request_id"
+        )
+    )
+    return [event for event in requests if not logged or (event.operation, _request_id(event)) not in logged]
+
+
+def _request_id(event: Event) -> str:
+    try:
+        return str(json.loads(event.usage)["request_id"])
+    except (ValueError, TypeError, KeyError):
+        return ""
 
 
 def _insert(requests: list[Event]) -> None:
@@ -119,12 +174,12 @@ def _row(event: Event, credits_booked: int) -> tuple[Any, ...] | None:
 
 
 def _booked_credits(requests: list[Event]) -> dict[tuple[int, uuid.UUID], int]:
-    """What the ledger has booked per (account number, operation)."""
+    """What the ledger has booked per (account number, operation) of what Redis has charged."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT a.number, t.operation, sum(t.amount)::bigint FROM credits_credittransaction t"
             " JOIN accounts_account a ON a.id = t.account_id"
-            " WHERE a.number = ANY(%s) AND t.operation = ANY(%s) AND t.type = 'debit' GROUP BY 1, 2",
+            " WHERE a.number = ANY(%s) AND t.operation = ANY(%s) AND t.type = 'debit' AND t.seq IS NOT NULL GROUP BY 1, 2",
             [list({event.account_number for event in requests}), list({event.operation for event in requests})],
         )
         return {(number, operation): amount for number, operation, amount in cursor.fetchall()}

@@ -15,9 +15,10 @@ from django.http import HttpRequest, HttpResponse
 from config.errors import DomainError, NotFound
 from config.middleware import client_address, request_id_of
 from credits import metering
-from credits.metering import Hold, Settlement, Usage
+from credits.metering import Hold, Settlement
 from credits.rate import RateWindow, rate_headers
 from credits.refusals import InsufficientCredits
+from credits.reported import Usage
 from search.answers import metered_headers, page_response
 from search.pricing import LOOKUP_COST, cost, highest_cost
 from search.query.request import RecordQuery

@@ -8,8 +8,8 @@ from django.utils import timezone
 
 from accounts import services
 from accounts.models import Account
-from credits.metering import Usage
 from credits.models import VerificationRun
+from credits.reported import Usage
 from credits.services import top_up
 
 _emails = itertools.count()

@@ -7,6 +7,7 @@ from django.db import connection
 from django.test import override_settings
 
 from config import redis
+from config.breaker import forget_breakers
 from config.clickhouse.client import forget_clients
 
 NOBODY_LISTENS = "127.0.0.1:1"
@@ -21,10 +22,12 @@ class redis_away(override_settings):  # noqa: N801 - reads as a state
     def enable(self) -> None:
         super().enable()
         redis.forget_clients()
+        forget_breakers()
 
     def disable(self) -> None:
         super().disable()
         redis.forget_clients()
+        forget_breakers()
 
 
 class clickhouse_away(override_settings):  # noqa: N801 - reads as a state
