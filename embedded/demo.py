@@ -179,10 +179,11 @@ def _bring_up(stack: Stack, product: Product, *, dies_with_parent: bool) -> bool
         product.migrate()
     known = environment.read(stack.env_file)
     product.manage("create_operator", "--email", known["OPERATOR_EMAIL"], "--if-missing")
-    started = product.start(dies_with_parent=dies_with_parent)
+    started = product.serve(dies_with_parent=dies_with_parent)
     _make_customer(stack, product)
     _load_sample(stack, product)
-    return started
+    # Last, so that what loads for seconds does not keep the first call waiting.
+    return product.start(dies_with_parent=dies_with_parent) or started
 
 
 def _make_customer(stack: Stack, product: Product) -> None:

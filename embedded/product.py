@@ -123,6 +123,13 @@ class Product:
 
     def start(self, *, dies_with_parent: bool) -> bool:
         """Start what does not run, or runs with other settings than now; True when anything was started."""
+        started = self.serve(dies_with_parent=dies_with_parent)
+        for program in (self.worker, self.beat):
+            started |= self._bring_up_to_date(program, dies_with_parent=dies_with_parent)
+        return started
+
+    def serve(self, *, dies_with_parent: bool) -> bool:
+        """The web server and the drain alone, which calls need; as `start`."""
         started = False
         if self._is_outdated(self.web):
             processes.stop(self.web)
@@ -133,17 +140,19 @@ class Product:
             started = True
             processes.wait_until(self.is_healthy, self.web, process, timeout_s=START_TIMEOUT_S)
             self._stack.remember({"BASE_URL": self.base_url})
-        for program in self._behind_the_web:
-            if self._is_outdated(program):
-                processes.stop(program)
-                processes.start(program, dies_with_parent=dies_with_parent)
-                started = True
-        return started
+        return self._bring_up_to_date(self.drain, dies_with_parent=dies_with_parent) or started
+
+    def _bring_up_to_date(self, program: Program, *, dies_with_parent: bool) -> bool:
+        if not self._is_outdated(program):
+            return False
+        processes.stop(program)
+        processes.start(program, dies_with_parent=dies_with_parent)
+        return True
 
     @property
-    def _behind_the_web(self) -> list[Program]:
-        """The processes that nobody has to wait for at the start."""
-        return [self.drain, self.worker, self.beat]
+    def programs(self) -> list[Program]:
+        """Every process, in the order in which they are stopped."""
+        return [self.web, self.beat, self.worker, self.drain]
 
     def check_port(self) -> None:
         """Raise PortBusyError when the port that the user asked for is taken, by another than this web server."""
@@ -180,7 +189,7 @@ class Product:
 
     def stop(self) -> None:
         """Stop the web server, then what works behind it."""
-        for program in [self.web, *self._behind_the_web]:
+        for program in self.programs:
             processes.stop(program)
 
     def status(self) -> dict[str, str]:
@@ -194,7 +203,7 @@ class Product:
             else "not answering",
         } | {
             program.name: "stopped" if processes.recorded(program) is None else "running"
-            for program in self._behind_the_web
+            for program in (self.drain, self.worker, self.beat)
         }
 
     def is_running(self) -> bool:
