@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from tests.faults.evidence import Asked, Command, Evidence, Loss, SetAside, UsageRow, Violation
 from tests.faults.operations import Operation, joined
 
-CLOCK_SLACK_S = 1.0
+CLOCK_SLACK_S = 0.25
 
 
 def check(evidence: Evidence) -> list[Violation]:

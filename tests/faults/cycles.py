@@ -127,7 +127,7 @@ def run(*, cycles: int, seed: int, only: list[str], say: Callable[[str], None]) 
         proven = _verified(say)
     for line in summary(work.figures):
         print(line)
-    say(f"{cycles} cycles, seed {seed}: no violation" if proven else "verify_ledger has found differences")
+    say(f"{cycles} of {cycles} cycles, seed {seed}: no violation" if proven else "verify_ledger has found differences")
     return 0 if proven else 1
 
 

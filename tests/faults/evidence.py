@@ -62,7 +62,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A time in which Redis has lost what it had not passed on yet, and why."""
+    """Redis has lost what was charged in this time and not booked yet, and why."""
 
     since: float
     until: float

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 import threading
@@ -23,12 +24,14 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: closing sends RST
 
 class Mode(Enum):
     """PASS forwards. CUT resets what is open and what comes. FREEZE accepts and forwards nothing until it ends, then
-    everything. DROP_REPLIES forwards requests and swallows their answers. DELAY holds each chunk back for a while."""
+    everything. DROP_REPLIES forwards requests and swallows their answers. LOSSY forwards every request, but resets the
+    connection instead of bringing some of the answers. DELAY holds each chunk back for a while."""
 
     PASS = "pass"
     CUT = "cut"
     FREEZE = "freeze"
     DROP_REPLIES = "drop replies"
+    LOSSY = "lossy"
     DELAY = "delay"
 
 
@@ -57,15 +60,19 @@ class Proxy:
         self.port = 0
         self.mode = Mode.PASS
         self._delay_s = 0.0
+        self._loss = 0.0
         self._loop = loop
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
 
-    def set(self, mode: Mode, *, delay_s: float = 0.0) -> None:
-        """Changes the mode for connections that are open and for those to come; returns when it holds."""
-        _run(self._loop, self._set(mode, delay_s))
+    def set(self, mode: Mode, *, delay_s: float = 0.0, loss: float = 0.0) -> None:
+        """Changes the mode for connections that are open and for those to come; returns when it holds.
+
+        `delay_s` is for DELAY, `loss` the share of answers that LOSSY loses.
+        """
+        _run(self._loop, self._set(mode, delay_s, loss))
 
     async def listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
@@ -81,8 +88,8 @@ class Proxy:
         for link in list(self._links):
             link.reset()
 
-    async def _set(self, mode: Mode, delay_s: float) -> None:
-        self.mode, self._delay_s = mode, delay_s
+    async def _set(self, mode: Mode, delay_s: float, loss: float) -> None:
+        self.mode, self._delay_s, self._loss = mode, delay_s, loss
         if mode is Mode.CUT:
             self._reset_all()
         for link in list(self._links):
@@ -125,6 +132,9 @@ class Proxy:
                 if replies and self.mode is Mode.DROP_REPLIES:
                     link.lost_replies = True
                     continue
+                if replies and self.mode is Mode.LOSSY and random.random() < self._loss:
+                    link.reset()
+                    return
                 if self.mode is Mode.DELAY:
                     await asyncio.sleep(self._delay_s)
                 writer.write(chunk)

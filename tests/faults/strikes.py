@@ -26,14 +26,22 @@ class Course:
     chance: random.Random
     struck_at: float = 0.0
     returned_at: float = 0.0
-    lost_since: float | None = None
+    lost: tuple[float, float] | None = None
 
-    def strike(self, *, loses_s: float | None = None) -> None:
-        """Notes this moment; `loses_s` seconds before it and everything not booked may be lost."""
+    def strike(self) -> None:
+        """Notes this moment."""
         self.struck_at = time.time()
-        if loses_s is not None:
-            oldest = self.observer.oldest_unbooked()
-            self.lost_since = min(self.struck_at, oldest or self.struck_at) - loses_s
+
+    def strike_redis(self, blow: Callable[[], object], *, unsaved_s: float) -> None:
+        """Makes Redis lose its data by `blow`: what is not booked by now, and what it has not saved for `unsaved_s`.
+
+        What is charged after the blow may not get lost any more.
+        """
+        self.strike()
+        oldest = self.observer.oldest_unbooked()
+        since = min(self.struck_at, oldest or self.struck_at) - unsaved_s
+        blow()
+        self.lost = (since, time.time())
 
     def heal(self) -> None:
         self.returned_at = time.time()
@@ -43,13 +51,12 @@ class Course:
 
     def loss(self, cause: str) -> Loss | None:
         """What this fault may have lost."""
-        return None if self.lost_since is None else Loss(self.lost_since, self.returned_at, cause)
+        return None if self.lost is None else Loss(*self.lost, cause)
 
 
 def redis_kill(course: Course) -> None:
     """kill -9 of Redis, which starts again from its append-only file."""
-    course.strike(loses_s=AOF_LAG_S)
-    course.ground.kill(course.ground.redis)
+    course.strike_redis(lambda: course.ground.kill(course.ground.redis), unsaved_s=AOF_LAG_S)
     course.hold(0.3, 3)
     course.ground.start(course.ground.redis)
     course.heal()
@@ -62,8 +69,7 @@ def redis_stop(course: Course) -> None:
 
 def redis_flush(course: Course) -> None:
     """FLUSHALL."""
-    course.strike(loses_s=0)
-    course.ground.money().flushall()
+    course.strike_redis(course.ground.money().flushall, unsaved_s=0)
     course.heal()
 
 
@@ -73,8 +79,7 @@ def redis_older(course: Course) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(course.ground.redis_data, copy)
     course.hold(0.5, 2)
-    course.strike(loses_s=AOF_LAG_S)
-    course.ground.kill(course.ground.redis)
+    course.strike_redis(lambda: course.ground.kill(course.ground.redis), unsaved_s=AOF_LAG_S)
     shutil.rmtree(course.ground.redis_data)
     shutil.move(copy, course.ground.redis_data)
     course.ground.start(course.ground.redis)
@@ -154,6 +159,16 @@ def web_replies_dropped(course: Course) -> None:
     _proxied(course, course.chance.choice(course.ground.webs), Mode.DROP_REPLIES, 1, 4)
 
 
+def web_lossy(course: Course) -> None:
+    """A third of what Redis answers both web processes is lost on the way, so they say it again."""
+    _lossy(course, course.ground.webs)
+
+
+def drain_lossy(course: Course) -> None:
+    """A third of what Redis answers the drains is lost on the way."""
+    _lossy(course, course.ground.drains)
+
+
 def web_cut_from_postgres(course: Course) -> None:
     """One web process is cut off from PostgreSQL, and Redis forgets everything meanwhile, so that it has to load."""
     web = course.chance.choice(course.ground.webs)
@@ -198,11 +213,13 @@ STRIKES: dict[str, Callable[[Course], None]] = {
     "web-cut": web_cut,
     "web-frozen": web_frozen,
     "web-replies-dropped": web_replies_dropped,
+    "web-lossy": web_lossy,
     "web-cut-from-postgres": web_cut_from_postgres,
     "drain-kill": drain_kill,
     "drain-stop": drain_stop,
     "drain-stop-flush": drain_stop_flush,
     "drain-replies-dropped": drain_replies_dropped,
+    "drain-lossy": drain_lossy,
     "everybody-slow": everybody_slow,
 }
 
@@ -241,4 +258,16 @@ def _proxied(course: Course, program: Program, mode: Mode, low_s: float, high_s:
         course.hold(low_s, high_s)
     finally:
         program.to_redis.set(Mode.PASS)
+    course.heal()
+
+
+def _lossy(course: Course, programs: list[Program]) -> None:
+    course.strike()
+    try:
+        for program in programs:
+            program.to_redis.set(Mode.LOSSY, loss=0.33)
+        course.hold(2, 4)
+    finally:
+        for program in programs:
+            program.to_redis.set(Mode.PASS)
     course.heal()

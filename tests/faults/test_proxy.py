@@ -129,6 +129,22 @@ def test_a_connection_that_lost_a_reply_is_reset(proxy: Proxy) -> None:
             client.recv(100)
 
 
+def test_a_lossy_proxy_resets_instead_of_answering(proxy: Proxy, echo: Echo) -> None:
+    with connected(proxy) as client:
+        exchange(client, b"one")
+        proxy.set(Mode.LOSSY, loss=1)
+        client.sendall(b"two")
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+        assert echo.heard == b"onetwo"
+
+
+def test_a_lossy_proxy_answers_what_it_does_not_lose(proxy: Proxy) -> None:
+    proxy.set(Mode.LOSSY, loss=0)
+    with connected(proxy) as client:
+        assert exchange(client, b"one") == b"one"
+
+
 def test_a_delayed_answer_arrives(proxy: Proxy) -> None:
     proxy.set(Mode.DELAY, delay_s=0.05)
     with connected(proxy) as client:
