@@ -118,7 +118,9 @@ def _told_wrong(asked: Asked) -> bool:
 def _charges(evidence: Evidence, operations: list[Operation]) -> Iterator[Violation]:
     """C4, C5, C7, C10: each operation is charged once, what its clients were told, and nothing where they were refused."""
     for asked in evidence.asked:
-        if _told_wrong(asked):
+        if asked.rows < 0:
+            yield Violation("C7", "an answer cannot be read", asked.account, str(asked))
+        elif _told_wrong(asked):
             yield Violation("C7", "an answer does not say its price", asked.account, str(asked))
     for operation in operations:
         asked = operation.asked[0]

@@ -19,6 +19,7 @@ RETRY_S = 0.3
 RETRIES = 4
 PAUSE_S = 0.02
 GIVEN_UP_BYTES = 300_000
+UNREADABLE = -1
 UNCONFIRMED = "could not be confirmed"
 LIMITS = (1, 20, 100, 250, 600)
 
@@ -63,6 +64,7 @@ class Load:
         self._asked: list[Asked] = []
         self._topped_up: list[ToppedUp] = []
         self._lock = threading.Lock()
+        self._folder = said.parent
         self._said = said.open("a")
         self._running = threading.Event()
         self._ended = threading.Event()
@@ -233,6 +235,10 @@ class Load:
             idempotency=idempotency,
         )
         with self._lock:
+            if asked.rows == UNREADABLE:
+                (self._folder / f"{request_id}.unreadable").write_bytes(
+                    repr(reply.headers).encode() + b"\n" + reply.body
+                )
             self._asked.append(asked)
             self._said.write(json.dumps(asdict(asked), separators=(",", ":")) + "\n")
         return asked
@@ -267,7 +273,12 @@ def _rows(endpoint: str, reply: Reply) -> int:
         return 0
     if endpoint == "download":
         return max(0, reply.body.count(b"\n") - 1)
-    return len(json.loads(reply.body)["data"]) if reply.whole else 0
+    if not reply.whole:
+        return 0
+    try:
+        return len(json.loads(reply.body)["data"])
+    except (ValueError, KeyError, TypeError):
+        return UNREADABLE
 
 
 def _exchange(

@@ -156,6 +156,8 @@ def _keep(ground: Ground, work: Run, violations: list[Violation], *, seed: int, 
     say(f"{len(violations)} violations in cycle {len(work.figures)} of seed {seed}; evidence in {folder}")
     (folder / "violations.txt").write_text("\n".join(map(str, violations)) + "\n")
     (folder / "evidence.json").write_text(json.dumps(asdict(work.evidence)))
+    for path in [ground.folder / "requests.jsonl", *ground.folder.glob("*.unreadable")]:
+        shutil.copy(path, folder)
     for name, log in ground.logs().items():
         (folder / name).write_text(log)
 

@@ -51,21 +51,17 @@ class Operation:
 
 
 def _lowest(asked: Asked) -> int:
-    if asked.outcome == "refused":
-        return 0
-    # A replay costs nothing itself, but it says that the operation was charged.
-    if asked.outcome == "answered":
-        return 1 + asked.rows // 100
-    # Of a stream that broke off, what arrived was paid before it was sent.
-    return 1 + asked.rows // 100 if asked.rows else 0
+    # A replay costs nothing itself, but it says that the operation was charged. Of a stream that broke off, what arrived
+    # was paid before it was sent.
+    given = asked.outcome == "answered" or (asked.outcome == "lost" and asked.rows > 0)
+    return 1 + max(0, asked.rows) // 100 if given else 0
 
 
 def _highest(asked: Asked) -> int:
     if asked.outcome == "refused":
         return 0
-    if asked.outcome == "answered":
-        return 1 + asked.rows // 100
-    return 1 + asked.limit // 100
+    readable = asked.outcome == "answered" and asked.rows >= 0
+    return 1 + (asked.rows if readable else asked.limit) // 100
 
 
 def joined(evidence: Evidence) -> tuple[list[Operation], list[Operation]]:

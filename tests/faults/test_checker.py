@@ -204,6 +204,14 @@ def test_a_price_that_does_not_fit_the_rows_is_named() -> None:
     assert named(right(asked=[replace(ASKED, used=2)])) == [("C7", "an answer does not say its price")]
 
 
+def test_an_answer_that_cannot_be_read_is_named() -> None:
+    unreadable = replace(ASKED, rows=-1, used=1)
+    one = spent(
+        replace(DEBIT, amount=1, drawn=1, charged_total=1), asked=[unreadable], usage=[replace(USAGE, credits=1)]
+    )
+    assert named(one) == [("C7", "an answer cannot be read")]
+
+
 def test_an_idempotency_key_may_be_sent_twice() -> None:
     first = replace(ASKED, idempotency="i1", outcome="lost", rows=0, used=None)
     again = second(idempotency="i1", replayed=True)
