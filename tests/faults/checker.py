@@ -254,7 +254,9 @@ def _usage_rows(evidence: Evidence) -> Iterator[Violation]:
     for row in evidence.usage:
         rows[row.account, row.operation].append(row)
     for place, found in rows.items():
-        shown = max(row.credits for row in found)
+        # What Redis has charged stands whole on each row of the operation, what the reserve has paid on rows of its own.
+        of_reserve = [row.credits for row in found if row.event_id.startswith("reserve-")]
+        shown = sum(of_reserve) + max((r.credits for r in found if not r.event_id.startswith("reserve-")), default=0)
         if shown != booked[place]:
             seen = f"operation {place[1]}: shows {shown}, booked {booked[place]}"
             yield Violation("C7", "the usage log shows another charge than the ledger", place[0], seen)

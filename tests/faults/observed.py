@@ -18,10 +18,8 @@ CONSUMERS = ("ledger", "usage")
 TIMEOUT_S = 10
 Row = TypeVar("Row")
 
-_ACCOUNTS = "SELECT number, balance, {reserve}, epoch, drained_seq, credit_seq FROM accounts_account ORDER BY number"
-_HAS_RESERVE = (
-    "SELECT count(*) FROM information_schema.columns WHERE table_name = 'accounts_account' AND column_name = 'reserve'"
-)
+_ACCOUNTS = "SELECT number, balance, reserve, epoch, drained_seq, credit_seq FROM accounts_account ORDER BY number"
+_UNCOPIED = "SELECT count(*) FROM credits_reserveusage WHERE copied_at IS NULL"
 _ENTRIES = """
 SELECT t.id, a.number, t.type, t.kind, t.amount,
        (SELECT coalesce(sum(d.amount), 0)::bigint FROM credits_grantdraw d WHERE d.entry_id = t.id),
@@ -82,20 +80,26 @@ class Observer:
             evidence.open_holds = sum(client.zcard(f"{{p{partition:02d}}}:holds") for partition in range(PARTITIONS))
 
     def agrees(self) -> bool:
-        """Whether nothing waits in the journal and every live balance, with the reserve, is the ledger's balance now."""
+        """Whether nothing waits to be copied and every live balance, with the reserve, is the ledger's balance now."""
         evidence = Evidence()
         try:
             with psycopg.connect(self._database_url, connect_timeout=TIMEOUT_S) as connection:
                 evidence.accounts = self._accounts(connection)
+                known = connection.execute("SELECT to_regclass('credits_reserveusage') IS NOT NULL").fetchone()
+                uncopied = connection.execute(_UNCOPIED).fetchone() if known == (True,) else (0,)
             self.read_counters(evidence)
         except (psycopg.Error, redis.RedisError):
             return False
         balances = {account.number: account for account in evidence.accounts}
-        return evidence.undrained == 0 and all(
-            live.balance + balances[live.account].reserve == balances[live.account].balance
-            and live.applied == balances[live.account].credit_seq
-            for live in evidence.live
-            if live.usable
+        return (
+            evidence.undrained == 0
+            and uncopied == (0,)
+            and all(
+                live.balance + balances[live.account].reserve == balances[live.account].balance
+                and live.applied == balances[live.account].credit_seq
+                for live in evidence.live
+                if live.usable
+            )
         )
 
     def nothing_is_held(self) -> bool:
@@ -124,8 +128,7 @@ class Observer:
         )
 
     def _accounts(self, connection: "psycopg.Connection[Any]") -> list[Account]:
-        found = connection.execute(_HAS_RESERVE).fetchone()
-        return _rows(connection, _ACCOUNTS.format(reserve="reserve" if found and found[0] else "0"), Account)
+        return _rows(connection, _ACCOUNTS, Account)
 
 
 def _generation(client: "redis.Redis") -> str:

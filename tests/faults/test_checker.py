@@ -319,6 +319,17 @@ def test_a_usage_row_beside_the_ledger_is_named() -> None:
     ]
 
 
+def test_a_usage_row_of_the_reserve_adds_to_those_of_redis() -> None:
+    entries = spent(
+        replace(DEBIT, amount=1, drawn=1, charged_total=1),
+        debit("o1", 2, charged_total=3, seq=None),
+        asked=[ASKED],
+        usage=[replace(USAGE, credits=1), replace(USAGE, event_id="reserve-1", credits=2)],
+    )
+    entries.accounts = [replace(entries.accounts[0], drained_seq=1)]
+    assert named(entries) == []
+
+
 def test_a_usage_row_that_stands_twice_is_named() -> None:
     assert named(right(usage=[USAGE, USAGE])) == [("C5", "the usage log shows an event twice")]
 
