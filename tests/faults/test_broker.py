@@ -23,8 +23,8 @@ SOON_S = 60.0
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Redis]:
     """A broker of this test's own."""
-    places = {"pids": tmp_path / "pids", "logs": tmp_path / "log"}
-    redis = Redis(tmp_path / "redis", port=ports.free_port(), name="broker", **places)
+    pids, logs = tmp_path / "pids", tmp_path / "log"
+    redis = Redis(tmp_path / "redis", pids=pids, logs=logs, port=ports.free_port(), name="broker")
     redis.start(dies_with_parent=True)
     yield redis
     redis.stop()
@@ -39,7 +39,7 @@ def worker(broker: Redis) -> Iterator[Worker]:
 
 def _queue(broker: Redis) -> None:
     with app.connection_for_write(broker.urls["CELERY_BROKER_URL"]) as connection:
-        verify_ledger.apply_async(connection=connection)
+        app.send_task(verify_ledger.name, connection=connection)
 
 
 def _runs_since(last: int) -> int:
@@ -71,4 +71,4 @@ def test_the_worker_goes_on_when_its_broker_was_killed_and_came_back(broker: Red
 
 def test_who_queues_a_task_without_a_broker_is_told_so() -> None:
     with app.connection_for_write("redis://127.0.0.1:1/2") as connection, pytest.raises(OperationalError):
-        verify_ledger.apply_async(connection=connection)
+        app.send_task(verify_ledger.name, connection=connection)
