@@ -438,6 +438,13 @@ FAULTS = [
         "",
     ),
     Fault(
+        "a script makes up the name of a key",
+        "credits/lua/settle.lua",
+        "  redis.call('ZREM', KEYS[3], member)\n  if sweeping then",
+        "  redis.call('ZREM', string.gsub(KEYS[1], 'acct:.*', 'holds'), member)\n  if sweeping then",
+        "tests/credits/test_declared_keys.py",
+    ),
+    Fault(
         "a server that serves an epoch that has ended is left to it",
         "credits/drain.py",
         "if live.usable and live.epoch <= epoch:",
