@@ -140,7 +140,9 @@ def _adjusted(
     reason: str,
 ) -> HttpResponse:
     if not done.repeated:
-        model_admin.log_change(request, account, f"Adjusted by {done.change:+,} credits: {reason}")
+        model_admin.log_change(
+            request, account, f"Adjusted by {done.change:+,} credits, {before:,} → {done.balance:,}: {reason}"
+        )
     taking = "The ledger shows it as soon as the drain has booked it, within about a second."
     return _booked_page(
         model_admin,

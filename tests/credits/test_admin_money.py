@@ -110,7 +110,7 @@ def test_adjust_adds_credits_as_an_adjustment() -> None:
     assert values(response) == ["10", "+5", "15", "15"]
     entry = CreditTransaction.objects.get(account=account, kind="adjustment")
     assert (entry.type, entry.amount, entry.reason, entry.actor) == ("credit", 5, "Ticket 9", operator().email)
-    assert log_of(account) == "Adjusted by +5 credits: Ticket 9"
+    assert log_of(account) == "Adjusted by +5 credits, 10 → 15: Ticket 9"
 
 
 def test_adjust_takes_credits_as_an_adjustment() -> None:
