@@ -5,7 +5,6 @@ switched on, events booked but the cursor not moved). Data loss is real: FLUSHAL
 older snapshot put back under a new replication id. The model remembers only what a client was told.
 """
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterator
@@ -25,20 +24,13 @@ from accounts import services as services_of_keys
 from accounts.models import Account, ApiKey
 from config.errors import InvalidRequest
 from config.redis import PARTITIONS, money
-from credits import counters, decreases, drain, ledger, loading, metering, refusals, services, usage, verify
+from credits import counters, decreases, drain, ledger, loading, metering, refusals, reserve, services, usage, verify
 from credits.models import CreditGrant, Decrease
 from tests.credits.machine_grants import GrantSteps
+from tests.credits.machine_reserve import ReserveSteps, Told
 from tests.factories import Customer, make_customer, make_usage
 
 pytestmark = pytest.mark.usefixtures("stores")
-
-
-@dataclasses.dataclass(slots=True)
-class Told:
-    """What a client knows of one operation: the greatest total it was told, and whether Redis has lost data since."""
-
-    total: int = 0
-    lost: bool = False
 
 
 @contextmanager
@@ -49,13 +41,13 @@ def _promoted() -> Iterator[None]:
     yield
 
 
-class Protocol(GrantSteps, RuleBasedStateMachine):
-    """Holds, settles, releases, top-ups, refunds, drains, sweeps, loads, crashes and losses of one account."""
+class Protocol(GrantSteps, ReserveSteps, RuleBasedStateMachine):
+    """Holds, settles, releases, top-ups, refunds, the reserve, drains, sweeps, loads, crashes and losses of one account."""
 
     holds = Bundle("holds")
     finished = Bundle("finished")
 
-    @initialize(credits=st.integers(1, 60))
+    @initialize(credits=st.integers(1, 60) | st.integers(500, 600))
     def begin(self, credits: int) -> None:
         self.customer: Customer = make_customer(credits=credits)
         self.number = self.customer.number
@@ -84,14 +76,14 @@ class Protocol(GrantSteps, RuleBasedStateMachine):
 
     @rule(target=finished, hold=consumes(holds), share=st.floats(0, 1))
     def settle(self, hold: metering.Hold, share: float) -> Any:
-        total = max(int(hold.amount * share), self.told[hold.operation].total)
+        total = self._total(hold, share)
         self._settle(hold, total, final=True)
         return hold, total
 
     @rule(target=finished, hold=consumes(holds))
     def release(self, hold: metering.Hold) -> Any:
         metering.release(hold, usage=make_usage())
-        return hold, self.told[hold.operation].total
+        return hold, min(hold.amount, self.told[hold.operation].total)
 
     @rule(done=finished)
     def repeat_the_last_settle(self, done: tuple[metering.Hold, int]) -> None:
@@ -129,7 +121,7 @@ class Protocol(GrantSteps, RuleBasedStateMachine):
     def _settle(self, hold: metering.Hold, total: int, *, final: bool) -> None:
         try:
             settlement = metering.settle(hold, total=total, usage=make_usage() if final else None, final=final)
-        except (refusals.HoldExpired, refusals.InsufficientCredits):
+        except (refusals.HoldExpired, refusals.InsufficientCredits, reserve.ReserveShort):
             return
         told = self.told[hold.operation]
         told.total = max(told.total, settlement.charged)
@@ -331,9 +323,10 @@ class Protocol(GrantSteps, RuleBasedStateMachine):
             return
         assert live.balance >= 0
         assert live.held >= 0
-        assert live.available >= 0
+        assert live.free >= 0
         account = Account.objects.get(number=self.number)
         assert account.epoch == live.epoch
+        self.assert_reserve_is_known(live, account)
         waiting = [
             event
             for event in self._charges(counters.read_journal([self.partition], consumer=counters.LEDGER, limit=100_000))
@@ -351,8 +344,10 @@ class Protocol(GrantSteps, RuleBasedStateMachine):
     def operations_are_charged_their_greatest_total_at_most(self) -> None:  # C4, C7
         if not hasattr(self, "customer"):
             return
-        for operation, charged in self._charged().items():
-            assert charged <= self.told[operation].total
+        charged = self._charged()
+        for operation, told in self.told.items():
+            assert told.paid_by_reserve <= charged.get(operation, 0) <= max(told.total, told.unanswered)
+        assert set(charged) <= set(self.told)
 
     @invariant()
     def every_seq_stands_once(self) -> None:  # C6
@@ -387,7 +382,7 @@ class Protocol(GrantSteps, RuleBasedStateMachine):
         drain.drain_once()
         charged = self._charged()
         for operation, told in self.told.items():
-            if not told.lost:
+            if not told.lost and told.unanswered <= told.total:
                 assert charged.get(operation, 0) == told.total
         assert verify._ledger_differences([self.number]) == []
         _, behind, differences = verify._live_differences([self.number])

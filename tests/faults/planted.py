@@ -459,6 +459,13 @@ FAULTS = [
         "tests/credits/test_without_redis.py",
     ),
     Fault(
+        "a settle that timed out is charged again as another operation",
+        "credits/metering.py",
+        "            operation=hold.operation,\n            total=total,",
+        "            operation=str(uuid.uuid4()),\n            total=total,",
+        "tests/credits/test_without_redis.py",
+    ),
+    Fault(
         "a load gives Redis the reserve, too",
         "credits/loading.py",
         "balance=raised.balance - raised.reserve,",
