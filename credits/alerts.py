@@ -129,7 +129,9 @@ def _evaluate_page(account_ids: Sequence[uuid.UUID], *, now: datetime) -> int:
     for standing in _standings(list(states), now=now):
         state = states[standing.account_id]
         made.extend((alert, standing) for alert in compare(state, standing, now=now))
-    AlertState.objects.bulk_update(states.values(), AlertState.FIGURES)
+    AlertState.objects.bulk_create(
+        states.values(), update_conflicts=True, unique_fields=["account"], update_fields=AlertState.FIGURES
+    )
     _write(made, now=now)
     return len(made)
 

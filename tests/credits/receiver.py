@@ -34,6 +34,7 @@ class Receiver:
     statuses: list[int] = field(default_factory=list)
     delay_s: float = 0
     drip: bool = False
+    dripped: int = 0
     location: str = ""
     received: list[Received] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -67,6 +68,7 @@ def receiving(*, tls: bool = False) -> Iterator[Receiver]:
             with contextlib.suppress(OSError):
                 for _ in range(DRIPS):
                     self.wfile.write(b"H")
+                    receiver.dripped += 1
                     if receiver.ended.wait(0.05):
                         return
 
