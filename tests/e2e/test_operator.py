@@ -107,6 +107,30 @@ def test_an_issued_key_is_shown_once_even_after_a_reload(operator_visit: Visit) 
     assert ApiKey.objects.filter(account=account).count() == 1
 
 
+def test_a_rotated_key_and_its_successor_both_work(operator_visit: Visit) -> None:
+    customer = make_customer(credits=5)
+    page = operator_visit.page
+    operator_visit.goto(reverse("admin:accounts_apikey_change", args=[customer.key_id]))
+    page.click("text=Rotate >> nth=0")
+    page.select_option("#id_grace", label="1 hour")
+    page.click("button:has-text('Rotate key')")
+    successor = page.inner_text("#api-key")
+    assert [query(operator_visit, key).status_code for key in (customer.api_key, successor)] == [200, 200]
+
+
+def test_a_changed_limit_holds_at_once(operator_visit: Visit) -> None:
+    customer = make_customer(credits=5)
+    page = operator_visit.page
+    assert query(operator_visit, customer.api_key).status_code == 200
+    operator_visit.goto(reverse("admin:accounts_apikey_change", args=[customer.key_id]))
+    page.click("text=Change limits >> nth=0")
+    page.check("text=account: credits and usage")
+    page.click("button:has-text('Change limits')")
+    page.wait_for_selector("text=are changed")
+    answer = query(operator_visit, customer.api_key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "INSUFFICIENT_SCOPE")
+
+
 def test_a_revoked_key_stops_working_at_once(operator_visit: Visit) -> None:
     customer = make_customer(credits=5)
     page = operator_visit.page
@@ -156,10 +180,14 @@ def test_every_list_opens_without_a_complaint(operator_visit: Visit, scheme: str
 
 
 def test_no_page_is_wider_than_a_phone(operator_visit: Visit) -> None:
-    account = make_account(credits=5)
+    customer = make_customer(credits=5)
+    account = customer.account
     operator_visit.page.set_viewport_size({"width": 390, "height": 844})
     wide = []
-    for path in ["/admin/", "/admin/accounts/account/", page_of(account), page_of(account, "top_up")]:
+    of_account = [page_of(account, action) for action in ("change", "top_up", "issue_key")]
+    actions = ("change", "change_limits", "rotate", "revoke")
+    of_key = [reverse(f"admin:accounts_apikey_{action}", args=[customer.key_id]) for action in actions]
+    for path in ["/admin/", "/admin/accounts/account/", "/admin/accounts/apikey/", *of_account, *of_key]:
         operator_visit.goto(path)
         if operator_visit.page.evaluate("document.documentElement.scrollWidth") > 390:
             wide.append(path)
