@@ -8,4 +8,4 @@ class CreditsApp(AppConfig):
     verbose_name = "Credits"
 
     def ready(self) -> None:
-        from credits import checks  # noqa: F401 - importing registers them
+        from credits import alert_checks, checks  # noqa: F401 - importing registers them

@@ -7,7 +7,7 @@ from django.db import connection
 from django.test import override_settings
 
 from config.redis import money
-from credits import checks
+from credits import alert_checks, checks
 from tests.outages import redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -77,3 +77,20 @@ def test_commits_that_are_not_waited_for_are_an_error() -> None:
 
 def test_the_reader_of_the_embedded_engine_is_read_only_and_limited() -> None:
     assert checks.check_clickhouse(None) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALERT_LOW_CREDITS", -1), ("ALERT_LOW_PERCENT", 100), ("ALERT_EXPIRING_DAYS", 91), ("ALERT_EXPIRING_DAYS", -1)],
+)
+def test_a_default_of_alerts_that_nobody_could_choose_is_an_error(name: str, value: int) -> None:
+    assert alert_checks.check_alert_defaults(None) == []
+    with override_settings(**{name: value}):
+        assert ids(alert_checks.check_alert_defaults(None)) == ["credits.E041"]
+
+
+def test_a_misspelt_network_for_webhooks_is_an_error() -> None:
+    with override_settings(ALERT_WEBHOOK_ALLOWED_NETWORKS=["10.1.2.0/24", "10.1.2.3/24", "localhost"]):
+        assert ids(alert_checks.check_webhook_networks(None)) == ["credits.E042", "credits.E042"]
+    with override_settings(ALERT_WEBHOOK_ALLOWED_NETWORKS=["10.1.2.0/24", "fd00::/64"]):
+        assert alert_checks.check_webhook_networks(None) == []
