@@ -117,7 +117,15 @@ class Session:
         try:
             return self.raw.query(statement, output_format, params=dict(params or {}))
         except RuntimeError as error:
+            self._drop_unfinished()
             raise from_engine(error) from error
+
+    def _drop_unfinished(self) -> None:
+        """Take out what a query that failed half-way had written already: chDB puts it before the next query's answer."""
+        try:
+            self.raw.query("SELECT 1", "Null")
+        except RuntimeError:  # a kill that was meant for the query that has failed
+            self._must_reopen = True
 
     def stream(self, statement: str, output_format: str, params: Mapping[str, str]) -> Generator[Result, None, None]:
         """Run a SELECT and hand out its blocks, each formatted by itself; closing the iterator cancels the query."""

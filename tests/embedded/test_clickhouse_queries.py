@@ -100,6 +100,19 @@ def test_unknown_setting_is_refused_and_does_not_stick(client: Client, address: 
     assert client.query("SELECT 1").result_rows == [(1,)]
 
 
+def test_rows_of_a_query_that_failed_are_not_in_the_next_answer(address: tuple[str, int]) -> None:
+    template = (
+        " FORMAT Template SETTINGS max_block_size = 2, format_template_row_format = '<${number:JSON}>',"
+        r" format_template_resultset_format = '${data:None}\n${rows:Escaped}'"
+    )
+    whole = "/?wait_end_of_query=1"
+    for _ in range(20):
+        status, _, _ = post(address, whole, f"SELECT number + throwIf(number = 9) AS number FROM numbers(10){template}")
+        assert status == 500
+        _, _, body = post(address, whole, f"SELECT number FROM numbers(3){template}")
+        assert body == b"<0>\n<1>\n<2>\n3"
+
+
 def test_unknown_user_is_refused(address: tuple[str, int]) -> None:
     status, headers, _ = post(address, "/", "SELECT 1", {"X-ClickHouse-User": "mallory"})
     assert (status, headers["x-clickhouse-exception-code"]) == (403, "516")
