@@ -89,6 +89,20 @@ class Node:
         assert self._process is not None
         self._process.resume()
 
+    def cut_off(self, master: "Node") -> None:
+        """This replica receives nothing any more: it tries to log in as somebody whom its master does not know."""
+        self.client.config_set("masteruser", "nobody")
+        self.client.config_set("masterauth", "wrong")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.client.info("replication")["master_link_status"] != "down":
+            master.client.execute_command("CLIENT KILL", "TYPE", "replica")  # type: ignore[no-untyped-call]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def follow_again(self) -> None:
+        self.client.config_set("masteruser", "")
+        self.client.config_set("masterauth", "")
+
     def is_running(self) -> bool:
         return processes.recorded(self._program) is not None
 
@@ -186,6 +200,14 @@ class Nodes:
                 if first <= slot <= last:
                     return self.at(port)
         raise LookupError(f"nobody serves slot {slot}")
+
+    def replica_of(self, master: Node) -> Node:
+        """A replica that has the master's data."""
+        return next(
+            node
+            for node in self.nodes
+            if node.role == "slave" and node.client.info("replication")["master_port"] == master.port
+        )
 
     def at(self, port: int) -> Node:
         return next(node for node in self.nodes if node.port == port)

@@ -438,6 +438,20 @@ FAULTS = [
         "",
     ),
     Fault(
+        "a load is switched on at a server that it was not written for",
+        "credits/lua/activate.lua",
+        "if account[1] ~= ARGV[1] or account[2] ~= generation() then",
+        "if account[1] ~= ARGV[1] then",
+        "tests/cluster/test_reshard.py -m cluster",
+    ),
+    Fault(
+        "a partition that cannot be read stops the drain of all",
+        "credits/counters.py",
+        'return JournalPage(partition, b"", [], refused=reply)',
+        "raise reply",
+        "tests/cluster/test_reshard.py -m cluster",
+    ),
+    Fault(
         "a script makes up the name of a key",
         "credits/lua/settle.lua",
         "  redis.call('ZREM', KEYS[3], member)\n  if sweeping then",
