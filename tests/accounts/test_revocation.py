@@ -138,6 +138,14 @@ def test_without_redis_postgres_knows_and_says_pending() -> None:
     assert refuses(customer)
 
 
+def test_without_redis_a_revoked_key_spends_nothing_of_the_reserve() -> None:
+    customer = make_customer(credits=5000)
+    with redis_away():
+        assert revoke(customer).known_by == ("postgres",)
+        with pytest.raises(KeyRevoked):
+            metering.admit(api_key=customer.api_key, endpoint="query", amount=1)
+
+
 def test_with_both_stores_away_nothing_is_said_to_be_revoked() -> None:
     customer = used_customer()
     with postgres_away(), redis_away(), pytest.raises(TemporarilyUnavailable):
