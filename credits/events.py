@@ -36,21 +36,20 @@ class Event(NamedTuple):
 
 
 def parse(stream_id: bytes, fields: dict[bytes, bytes]) -> Event:
-    """Reads the fields of a stream entry. Raises `BadEvent`."""
+    """Reads the fields of a stream entry, as `event` in account.lua writes them. Raises `BadEvent`."""
     try:
-        seq = fields[b"seq"]
-        take = fields.get(b"take")
+        number, epoch, seq, debit, total, operation, key_id, take = fields[b"event"].decode("ascii").split(" ")
         event = Event(
             stream_id.decode("ascii"),
-            int(fields[b"account"]),
-            int(fields[b"epoch"]),
-            int(seq) if seq else None,
-            int(fields[b"debit"]),
-            int(fields[b"total"]),
-            uuid.UUID(fields[b"operation"].decode("ascii")),
-            fields[b"key"].decode("ascii"),
+            int(number),
+            int(epoch),
+            None if seq == "-" else int(seq),
+            int(debit),
+            int(total),
+            uuid.UUID(operation),
+            "" if key_id == "-" else key_id,
             fields[b"usage"].decode("utf-8"),
-            int(take) if take is not None else None,
+            None if take == "-" else int(take),
         )
     except (KeyError, ValueError, UnicodeDecodeError) as error:
         raise BadEvent(f"{type(error).__name__}: {error}") from error

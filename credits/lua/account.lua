@@ -18,3 +18,9 @@ end
 local function int(number)
   return string.format('%.0f', number)
 end
+
+-- What the journal says of a debit or a request, under the field `event`; '-' stands for what it has not. One field,
+-- because a stream takes as long over each field as over the whole of this.
+local function event(account, epoch, seq, debit, total, operation, key, take)
+  return table.concat({account, epoch, seq, int(debit), int(total), operation, key == '' and '-' or key, take}, ' ')
+end

@@ -13,11 +13,13 @@
 --   LOAD | INVALID_KEY | REVOKED | SUSPENDED | EXPIRED | SCOPE | ADDRESS | IN_PROGRESS | MISMATCH | JOURNAL_FULL: nothing happened
 local WINDOW_MS = 60000
 
-local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'rsv')
+local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm', 'scopes', 'expires', 'ranges', 'cap', 'family')
+-- What the key's family has spent and holds this month; counted for every key, so that a cap may be set at any time.
+local month = 'cap:' .. (key[9] or '') .. ':' .. ARGV[14]
+local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'rsv', month, 'h:' .. ARGV[3])
 if not usable(account[1], account[2], account[3]) then
   return {'LOAD'}
 end
-local key = redis.call('HMGET', KEYS[2], 'digest', 'epoch', 'state', 'rpm', 'scopes', 'expires', 'ranges', 'cap', 'family')
 -- A hash without a family was written by an older release.
 if not key[1] or key[2] ~= account[1] or not key[9] then
   return {'LOAD'}
@@ -73,7 +75,7 @@ if amount > 0 then
       return {'MISMATCH'}
     end
   end
-  local hold = redis.call('HGET', KEYS[1], 'h:' .. ARGV[3])
+  local hold = account[8]
   if hold then
     local deadline, attempt = string.match(hold, '^%S+ (%S+) (%S+)')
     if attempt ~= ARGV[4] then
@@ -98,11 +100,9 @@ if amount > 0 then
   end
 end
 
--- What the key's family has spent and holds this month; counted for every key, so that a cap may be set at any time.
-local month = 'cap:' .. key[9] .. ':' .. ARGV[14]
-local left_of_cap = amount
+local spent, left_of_cap = tonumber(account[7]) or 0, amount
 if key[8] ~= '' then
-  left_of_cap = tonumber(key[8]) - (tonumber(redis.call('HGET', KEYS[1], month)) or 0)
+  left_of_cap = tonumber(key[8]) - spent
 end
 
 local shown, left, reset = window()
@@ -129,13 +129,11 @@ end
 if left_of_cap < amount then
   return {'CAP', int(math.max(0, left_of_cap)), '0', shown, left, reset}
 end
-redis.call('HINCRBY', KEYS[1], month, int(amount))
-local deadline = now + tonumber(ARGV[5])
-redis.call('HINCRBY', KEYS[1], 'held', int(amount))
-redis.call('HSET', KEYS[1], 'h:' .. ARGV[3],
-  table.concat({int(amount), int(deadline), ARGV[4], ARGV[9], '0', ARGV[10], month}, ' '))
-redis.call('ZADD', KEYS[5], int(deadline), ARGV[8] .. ':' .. ARGV[3])
+local deadline = int(now + tonumber(ARGV[5]))
+redis.call('HSET', KEYS[1], 'held', int(tonumber(account[5]) + amount), month, int(spent + amount), 'h:' .. ARGV[3],
+  table.concat({ARGV[2], deadline, ARGV[4], ARGV[9], '0', ARGV[10], month}, ' '))
+redis.call('ZADD', KEYS[5], deadline, ARGV[8] .. ':' .. ARGV[3])
 if ARGV[11] ~= '' then
   redis.call('SET', KEYS[7], ARGV[3], 'PX', ARGV[11])
 end
-return {'OK', int(deadline), int(available - amount), shown, left, reset}
+return {'OK', deadline, int(available - amount), shown, left, reset}

@@ -8,7 +8,7 @@
 --   OVER: the total is above the hold     SHORT: the hold was lost and the balance no longer covers it
 --   COVER: as SHORT, but the reserve would cover it: move it here and settle again
 --   LOAD: the account is to be loaded first     NOT_DUE: a sweep came before the deadline
-local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'seq', 'rsv')
+local account = redis.call('HMGET', KEYS[1], 'epoch', 'gen', 'pending', 'bal', 'held', 'seq', 'rsv', 'h:' .. ARGV[1])
 if not usable(account[1], account[2], account[3]) then
   return {'LOAD', '0', '0'}
 end
@@ -20,7 +20,7 @@ local now = now_ms()
 local usage = ARGV[11]
 
 local amount, deadline, paid, key_id, endpoint, month
-local hold = redis.call('HGET', KEYS[1], 'h:' .. operation)
+local hold = account[8]
 if hold then
   local held_amount, held_deadline, held_attempt, held_key, held_paid, held_endpoint, held_month =
     string.match(hold, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S*) (%S+)')
@@ -79,7 +79,9 @@ total = math.max(total, paid)
 balance = balance - debit
 if final then
   held = held - (amount - paid)
-  redis.call('HINCRBY', KEYS[1], month, int(total - amount))
+  if total ~= amount then
+    redis.call('HINCRBY', KEYS[1], month, int(total - amount))
+  end
   redis.call('HDEL', KEYS[1], 'h:' .. operation)
   redis.call('ZREM', KEYS[3], member)
   -- A released attempt is remembered until no late settle of it can come any more, a settled one for replays.
@@ -93,15 +95,10 @@ else
     table.concat({int(amount), int(deadline), attempt, key_id, int(total), endpoint, month}, ' '))
   redis.call('ZADD', KEYS[3], int(deadline), member)
 end
-redis.call('HSET', KEYS[1], 'bal', int(balance), 'held', int(held))
-
-local seq = ''
-if debit > 0 then
-  seq = int(tonumber(account[6]) + 1)
-  redis.call('HSET', KEYS[1], 'seq', seq)
-end
+local seq = debit > 0 and int(tonumber(account[6]) + 1) or account[6]
+redis.call('HSET', KEYS[1], 'bal', int(balance), 'held', int(held), 'seq', seq)
 if debit > 0 or usage ~= '' then
-  redis.call('XADD', KEYS[4], '*', 'account', ARGV[10], 'epoch', account[1], 'seq', seq, 'debit', int(debit),
-    'total', int(total), 'operation', operation, 'key', key_id, 'usage', usage)
+  redis.call('XADD', KEYS[4], '*', 'event',
+    event(ARGV[10], account[1], debit > 0 and seq or '-', debit, total, operation, key_id, '-'), 'usage', usage)
 end
 return {'OK', int(total), int(balance - held + reserve), int(deadline)}

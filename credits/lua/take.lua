@@ -22,8 +22,6 @@ if taken <= 0 then
   return {'OK', '0', ARGV[1]}
 end
 local seq = int(tonumber(account[6]) + 1)
-redis.call('HINCRBY', KEYS[1], 'bal', int(-taken))
-redis.call('HSET', KEYS[1], 'seq', seq)
-redis.call('XADD', KEYS[2], '*', 'account', ARGV[4], 'epoch', account[1], 'seq', seq, 'debit', int(taken),
-  'total', int(taken), 'operation', ARGV[3], 'key', '', 'usage', '', 'take', ARGV[1])
+redis.call('HSET', KEYS[1], 'bal', int(tonumber(account[4]) - taken), 'seq', seq)
+redis.call('XADD', KEYS[2], '*', 'event', event(ARGV[4], account[1], seq, taken, taken, ARGV[3], '', ARGV[1]), 'usage', '')
 return {'OK', int(taken), ARGV[1]}
