@@ -1,8 +1,10 @@
 """Network addresses in a form that Redis' Lua can compare: 32 hexadecimal digits, IPv4 mapped into IPv6. Pure."""
 
 import ipaddress
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4096)
 def as_hex(address: str) -> str:
     """An address as 32 hexadecimal digits; '' when it is none."""
     try:

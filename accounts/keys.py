@@ -10,7 +10,6 @@ What is stored is HMAC-SHA256(pepper, whole key). An observer of timings cannot 
 equality of digests may be decided by an ordinary comparison (the "double HMAC" form of a constant-time compare).
 """
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -82,4 +81,4 @@ def parse(api_key: str, *, pepper: str) -> PresentedKey | None:
 
 def digest(api_key: str, *, pepper: str) -> str:
     """HMAC-SHA256 of the whole key under the pepper, 64 hexadecimal digits."""
-    return hmac.new(pepper.encode(), api_key.encode("ascii"), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper.encode(), api_key.encode("ascii"), "sha256").hex()

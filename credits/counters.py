@@ -4,12 +4,14 @@ Key names: `{pNN}:acct:<number>`, `{pNN}:op:<number>:<operation>`, `{pNN}:idem:<
 `{pNN}:cursor:ledger`, `{pNN}:cursor:usage`; the key's hash and its rate window belong to `accounts.key_state`.
 """
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 
@@ -37,10 +39,10 @@ DUE = Script(_LUA / "due.lua")
 LEDGER, USAGE = "ledger", "usage"
 RELEASE = "release"
 IDEMPOTENCY_KEPT_MS = 24 * 3600 * 1000
+SECONDS_A_DAY = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """Reply of admit: `status` as admit.lua names it; the window is None without a limit, `reset_ms` till it moves."""
 
     status: str
@@ -52,8 +54,7 @@ class Admission:
     reset_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """Reply of settle: the operation's total so far, what the account can still spend, the hold's new deadline."""
 
     status: str
@@ -123,7 +124,13 @@ def cursor_key(partition: int, consumer: str) -> str:
 
 def current_month() -> str:
     """The month that caps are counted in, in UTC: 202611."""
-    return _month_of(datetime.now(UTC))
+    return _month_of_day(int(time.time()) // SECONDS_A_DAY)
+
+
+@lru_cache(maxsize=1)
+def _month_of_day(day: int) -> str:
+    """The month of a day counted from 1970 on; every call asks for it."""
+    return _month_of(datetime.fromtimestamp(day * SECONDS_A_DAY, UTC))
 
 
 def _month_of(at: datetime) -> str:
@@ -182,14 +189,11 @@ def admit(
     if len(reply) == 1:
         return Admission(status)
     limit = None if reply[3] == b"" else int(reply[3])
-    window = {
-        "limit": limit,
-        "remaining": None if limit is None else int(reply[4]),
-        "reset_ms": int(reply[5]),
-    }
+    remaining = None if limit is None else int(reply[4])
+    first, second, reset_ms = _int(reply[1]), _int(reply[2]), int(reply[5])
     if status in ("SHORT", "CAP"):
-        return Admission(status, available=int(reply[1]), held=int(reply[2]), **window)  # type: ignore[arg-type]
-    return Admission(status, deadline_ms=_int(reply[1]), available=_int(reply[2]), **window)  # type: ignore[arg-type]
+        return Admission(status, 0, first, second, limit, remaining, reset_ms)
+    return Admission(status, first, second, 0, limit, remaining, reset_ms)
 
 
 def settle(

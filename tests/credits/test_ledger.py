@@ -143,26 +143,24 @@ def test_drain_books_what_requests_paid() -> None:
 
 
 def test_parse_refuses_what_does_not_read_as_an_event() -> None:
-    good = {
-        b"account": b"1",
-        b"epoch": b"1",
-        b"seq": b"1",
-        b"debit": b"1",
-        b"total": b"1",
-        b"operation": str(uuid.uuid4()).encode(),
-        b"key": b"k",
-        b"usage": b"",
-    }
-
-    def fields(**changes: bytes) -> dict[bytes, bytes]:
-        return {**good, **{name.encode(): value for name, value in changes.items()}}
-
-    assert parse(b"1-1", fields()).debit == 1
+    operation = uuid.uuid4()
+    good = f"1 2 3 4 5 {operation} key -"
+    assert parse(b"6-7", {b"event": good.encode(), b"usage": b"{}"}) == Event(
+        "6-7", 1, 2, 3, 4, 5, operation, "key", "{}"
+    )
     for bad in (
-        fields(debit=b"-1"), fields(seq=b""), fields(total=b"0"), fields(operation=b"x"), fields(account=b""), {b"a": b""},
-    ):  # fmt: skip
+        f"1 2 3 -4 5 {operation} key -",
+        f"1 2 - 4 5 {operation} key -",
+        f"1 2 3 4 3 {operation} key -",
+        "1 2 3 4 5 x key -",
+        f" 2 3 4 5 {operation} key -",
+        f"{good} more",
+        "\xff",
+    ):
         with pytest.raises(BadEvent):
-            parse(b"1-1", bad)
+            parse(b"6-7", {b"event": bad.encode("latin-1"), b"usage": b""})
+    with pytest.raises(BadEvent):
+        parse(b"6-7", {b"usage": b""})
 
 
 def test_a_grant_dated_by_a_clock_ahead_of_the_drains_pays_after_the_others() -> None:

@@ -209,17 +209,8 @@ def test_a_deduction_may_take_the_reserve_while_all_else_is_held() -> None:
 def test_a_debit_beyond_what_redis_was_given_is_set_aside() -> None:
     customer = loaded(credits=1000)
     epoch = account_of(customer).epoch
-    fields = {
-        b"account": str(customer.number).encode(),
-        b"epoch": str(epoch).encode(),
-        b"seq": b"1",
-        b"debit": b"981",
-        b"total": b"981",
-        b"operation": b"6d3b0f0e-6a4f-4a56-9c0e-1d6f1f1f7a35",
-        b"key": b"",
-        b"usage": b"",
-    }
-    ledger.book([events.parse(b"1700000000000-0", fields)], now=timezone.now())
+    event = f"{customer.number} {epoch} 1 981 981 6d3b0f0e-6a4f-4a56-9c0e-1d6f1f1f7a35 - -"
+    ledger.book([events.parse(b"1700000000000-0", {b"event": event.encode(), b"usage": b""})], now=timezone.now())
     account = account_of(customer)
     assert (account.balance, account.reserve) == (1000, 20)
     assert list(account.set_aside.values_list("reason", "debit")) == [("bad", 981)]
