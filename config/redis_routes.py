@@ -304,7 +304,7 @@ def _ask(client: "redis.Redis", words: tuple[Word, ...]) -> Any:
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        connection.send_packed_command([hiredis.pack_command(words)])
+        connection.send_packed_command([hiredis.pack_command(words)])  # type: ignore[no-untyped-call, arg-type]
         return connection.read_response()
     finally:
         pool.release(connection)

@@ -6,7 +6,7 @@ too is charged once.
 """
 
 import hmac
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -86,17 +86,17 @@ def decide(
         reset_ms=window.reset_ms,
     )
     if not window.allowed:
-        return replace(allowed, status="RATE")
+        return allowed._replace(status="RATE")
     if amount == 0:
         return allowed
     if is_idempotent and ledger_rows.paid_total(state.account_number, UUID(operation), now=now):
-        return replace(allowed, status="REPLAY", available=balance)
+        return allowed._replace(status="REPLAY", available=balance)
     if balance < amount:
-        return replace(allowed, status="SHORT", available=balance)
+        return allowed._replace(status="SHORT", available=balance)
     if state.monthly_cap is not None:
         spent = loading.spent_by_family(state.account_number, now=now).get(state.family, 0)
         if state.monthly_cap - spent < amount:
-            return replace(allowed, status="CAP", available=max(0, state.monthly_cap - spent))
+            return allowed._replace(status="CAP", available=max(0, state.monthly_cap - spent))
     if reserve < amount:
         raise ReserveShort
     return allowed

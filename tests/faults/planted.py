@@ -373,8 +373,8 @@ FAULTS = [
     Fault(
         "the cursor that a process saw last is trusted",
         "credits/counters.py",
-        'if (found or b"") == cursor',
-        "if True",
+        'and (found or b"") == cursor',
+        "and True",
     ),
     Fault(
         "the cursor outlives its stream",
