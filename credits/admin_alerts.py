@@ -137,7 +137,7 @@ class DeliveryCustomerFilter(CustomerFilter):
 class AlertDeliveryAdmin(ReadOnlyAdmin):
     """Each alert's way to each address, and once more for those that failed."""
 
-    list_display = ("created", "customer", "alert_kind", "channel", "target", "state_label", "attempts", "last_error")
+    list_display = ("created", "customer", "alert_kind", "target", "state_label", "attempts", "last_error")
     list_filter = ("state", "channel", "alert__kind", DeliveryCustomerFilter)
     list_select_related = ("alert__account",)
     fields = (
