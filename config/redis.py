@@ -17,7 +17,7 @@ from django.conf import settings
 from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from config.metrics import observe_script
-from config.redis_routes import Cluster, Command, Route, Server, Undecided, Word
+from config.redis_routes import Cluster, Command, OnTheMove, Route, Server, Word
 
 PARTITIONS = 64
 PATIENT_TIMEOUT_S = 5.0
@@ -90,7 +90,7 @@ def each_by_shard(items: Iterable[Item], *, partition: Callable[[Item], int], wo
             continue
         try:
             work(item)
-        except Undecided as error:
+        except OnTheMove as error:
             away[number] = error
         except RedisUnavailable as error:
             away[shard] = error

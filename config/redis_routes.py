@@ -48,6 +48,10 @@ class Undecided(redis.exceptions.ConnectionError):
     """No node of the cluster took the command in its time: its slot is on the move, or its master is being replaced."""
 
 
+class OnTheMove(Undecided):
+    """The command's keys are between two masters that are both well: it says nothing about their other slots."""
+
+
 class PoolExhausted(redis.exceptions.ConnectionError):
     """This process' own threads have every connection in use: it says nothing about Redis."""
 
@@ -167,10 +171,7 @@ class Cluster:
                     replies[number] = self._call(commands[number], waits=False)
                 except (RedisError, SlotNotCoveredError) as error:
                     replies[number] = error
-        return [
-            Undecided(f"No master took the command: {reply}") if isinstance(reply, _NOT_DONE) else reply
-            for reply in replies
-        ]
+        return [_undecided(reply) if isinstance(reply, _NOT_DONE) else reply for reply in replies]
 
     def _send_each(
         self, commands: Sequence[Command], places: Sequence[str], numbers: Iterable[int], replies: list[Any]
@@ -218,7 +219,7 @@ class Cluster:
                 asked, lost = None, True
             except _NOT_DONE as error:
                 if time.monotonic() >= deadline or not (waits or isinstance(error, AskError)):
-                    raise Undecided(f"No master took the command in its time: {error}") from error
+                    raise _undecided(error) from error
                 asked = self._heed(error, deadline)
         raise Undecided("The cluster sent the command round and round.")
 
@@ -278,6 +279,11 @@ class Cluster:
         except (RedisClusterException, RedisError, IndexError) as error:
             log.warning("redis_cluster_unmapped", error=type(error).__name__, reason=str(error)[:300])
         self._refreshed_at = time.monotonic()
+
+
+def _undecided(answer: Exception) -> Undecided:
+    kind = OnTheMove if isinstance(answer, (AskError, TryAgainError)) else Undecided
+    return kind(f"No master took the command in its time: {answer}")
 
 
 def _node(url: str) -> ClusterNode:

@@ -22,7 +22,7 @@ from accounts.keys import PresentedKey
 from config.breaker import Breaker, breaker_of
 from config.errors import InvalidRequest, TemporarilyUnavailable
 from config.redis import PARTITIONS, RedisUnavailable
-from config.redis_routes import PoolExhausted
+from config.redis_routes import OnTheMove, PoolExhausted
 from credits import counters, loading, reserve
 from credits.rate import RateWindow, window_of
 from credits.refusals import HoldExpired, KeyRefused, MissingKey, accepted, insufficient, invalid_key
@@ -287,8 +287,8 @@ def _unknown(key: PresentedKey) -> KeyRefused:
 
 
 def _note_failure(breaker: Breaker, error: Exception) -> None:
-    # Our own threads having every connection in use says nothing about Redis.
-    if not isinstance(error, PoolExhausted):
+    # Our own threads having every connection in use, or one slot that moves, says nothing about the server.
+    if not isinstance(error, PoolExhausted | OnTheMove):
         breaker.failed(now=time.monotonic())
     log.warning("redis_unavailable", error=type(error).__name__)
 

@@ -117,21 +117,23 @@ def test_an_account_that_moves_away_and_back_unused_counts_as_before(cluster: No
     assert counters.inspect(customer.number).epoch == epoch
 
 
-@pytest.mark.parametrize("step", ["_raise_epoch", "_spent_by_family", "_switch_on"])
+@pytest.mark.parametrize(
+    ("module", "step"), [(loading, "_raise_epoch"), (counters, "write_loaded"), (counters, "activate")]
+)
 def test_a_partition_that_moves_in_the_middle_of_a_load(
-    step: str, cluster: Nodes, monkeypatch: pytest.MonkeyPatch
+    module: object, step: str, cluster: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = make_customer(credits=100)
     charge(customer, 30)
     counters.close(account_number=customer.number, epoch=1, even_if_usable=True, lease_ms=0)
-    done: Callable[..., object] = getattr(loading, step)
+    done: Callable[..., object] = getattr(module, step)
 
     def after_a_move(*args: object, **kwargs: object) -> object:
-        monkeypatch.setattr(loading, step, done)
+        monkeypatch.setattr(module, step, done)
         move(cluster, customer)
         return done(*args, **kwargs)
 
-    monkeypatch.setattr(loading, step, after_a_move)
+    monkeypatch.setattr(module, step, after_a_move)
     time.sleep(loading.LEASE_MS / 1000)
     assert loading.load_account(customer.number)
     live = counters.inspect(customer.number)
