@@ -23,6 +23,11 @@ def available_figure(live: counters.LiveBalance | None) -> SafeString:
     return quiet(live_state(live)) if live is None or not live.usable else figure(live.available)
 
 
+def _booked(account: Account) -> str:
+    """How much of the balance pays without Redis."""
+    return f"booked; {account.reserve:,} in reserve" if account.reserve else "booked entries"
+
+
 def balance_tiles(account: Account) -> list[Tile]:
     """Live available, held, ledger balance, open grants, what of them expires soon."""
     live = live_balances([account.number])[0]
@@ -40,7 +45,7 @@ def balance_tiles(account: Account) -> list[Tile]:
     return [
         Tile("Live available", available, note, tone=tone),
         Tile("Held", held, "by requests that are running", tone=tone),
-        Tile("Ledger balance", short_figure(account.balance), "booked entries", url=ledger_url),
+        Tile("Ledger balance", short_figure(account.balance), _booked(account), url=ledger_url),
         Tile(
             "Open grants",
             figure(open_grants),

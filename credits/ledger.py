@@ -98,7 +98,7 @@ def book(charges: Sequence[Event], *, now: datetime) -> Batch:
     if not charges:
         return batch
     accounts = ledger_rows.lock_accounts({event.account_number for event in charges})
-    paid = ledger_rows.paid_totals(accounts.values(), charges)
+    paid = ledger_rows.paid_totals(accounts.values(), charges, now=now)
     open_grants = ledger_rows.open_grants_of([account.id for account in accounts.values()], now=now)
     recorded = ledger_rows.recorded_events(accounts, charges)
     batch.decreases = ledger_rows.decreases_by_id([event.operation for event in charges if event.take is not None])

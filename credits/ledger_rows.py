@@ -136,8 +136,13 @@ def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
         return {row[1]: LockedAccount(*row) for row in cursor.fetchall()}
 
 
-def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> dict[tuple[int, uuid.UUID], int]:
-    """Greatest total charged so far per (account number, operation), looking back 24 h from the oldest event."""
+def paid_totals(
+    accounts: Iterable[LockedAccount], charges: Sequence[Event], *, now: datetime
+) -> dict[tuple[int, uuid.UUID], int]:
+    """Greatest total charged so far per (account number, operation), looking back 24 h from the oldest event.
+
+    Or from now, should the clock of Redis be ahead: what the reserve has paid is dated by ours.
+    """
     numbers = {account.id: account.number for account in accounts}
     with connection.cursor() as cursor:
         cursor.execute(
@@ -147,7 +152,7 @@ def paid_totals(accounts: Iterable[LockedAccount], charges: Sequence[Event]) -> 
             [
                 list(numbers),
                 "{" + ",".join([event.operation.hex for event in charges]) + "}",
-                min(event.at for event in charges) - PAID_WINDOW,
+                min(now, min(event.at for event in charges)) - PAID_WINDOW,
             ],
         )
         return {(numbers[account_id], operation): total for account_id, operation, total in cursor.fetchall()}

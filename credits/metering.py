@@ -188,6 +188,8 @@ def settle(hold: Hold, *, total: int, usage: Usage | None, final: bool = True) -
         if total <= hold.paid:  # a stream whose parts are all paid; the rest of its hold waits for the sweep
             return Settlement(hold.paid, hold.available)
         return _settle_from_reserve(hold, total, usage)
+    except (OperationalError, InterfaceError) as error:  # Redis asks for a load, and Postgres is away
+        raise _unconfirmed() from error
     if charge.status == "OK":
         hold.deadline_ms = charge.deadline_ms or hold.deadline_ms
         hold.paid = charge.total
@@ -205,7 +207,7 @@ def release(hold: Hold, *, usage: Usage) -> Settlement:
         return Settlement(0, hold.available + hold.amount)
     try:
         charge = _settle(hold, counters.RELEASE, usage, final=True)
-    except (TemporarilyUnavailable, *RedisUnavailable):
+    except (TemporarilyUnavailable, *RedisUnavailable, OperationalError, InterfaceError):
         log.warning("release_left_to_sweep", operation=hold.operation)
         return Settlement(0, hold.available + hold.amount)
     return Settlement(charge.total, charge.available)

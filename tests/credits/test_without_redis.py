@@ -16,7 +16,8 @@ from config.breaker import breaker_of
 from config.clickhouse.client import reader
 from config.errors import TemporarilyUnavailable
 from config.redis import PARTITIONS, money
-from credits import counters, drain, loading, metering, refusals, reserve, usage, verify
+from credits import counters, drain, ledger, loading, metering, refusals, reserve, usage, verify
+from credits.events import Event
 from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, ReserveUsage
 from credits.rate import LocalWindows
 from credits.services import top_up
@@ -162,6 +163,16 @@ def test_a_download_waits_for_redis() -> None:
     customer = loaded()
     with redis_away(), pytest.raises(TemporarilyUnavailable, match="Downloads wait"):
         metering.admit(api_key=customer.api_key, endpoint="download", amount=1)
+
+
+def test_a_release_never_raises() -> None:
+    customer = loaded()
+    hold = admit(customer, 5)
+    counters.close(account_number=customer.number, epoch=account_of(customer).epoch, even_if_usable=True, lease_ms=0)
+    with postgres_away():
+        assert metering.release(hold, usage=make_usage(status=503)).charged == 0
+        with pytest.raises(TemporarilyUnavailable, match="could not be confirmed"):
+            metering.settle(hold, total=3, usage=make_usage())
 
 
 def test_nobody_decides_without_both_stores() -> None:
@@ -337,6 +348,18 @@ def test_a_settle_that_reaches_redis_after_the_reserve_paid_is_returned() -> Non
     drain.drain_once()
     assert (charges(customer), counters.inspect(customer.number).available) == ([(3, None)], 9997)
     assert_proven(customer)
+
+
+def test_a_clock_of_redis_that_is_ahead_changes_nothing() -> None:
+    customer = loaded()
+    hold = admit(customer, 5)
+    with redis_away():
+        metering.settle(hold, total=3, usage=make_usage())
+    in_two_days = int((timezone.now() + timedelta(days=2)).timestamp() * 1000)
+    epoch, operation = account_of(customer).epoch, uuid.UUID(hold.operation)
+    event = Event(f"{in_two_days}-0", customer.number, epoch, 1, 3, 3, operation, customer.key_id, "")
+    ledger.book([event], now=timezone.now())
+    assert charges(customer) == [(3, None)]
 
 
 def test_the_hold_of_a_request_that_the_reserve_paid_is_swept() -> None:
