@@ -6,6 +6,7 @@ id that makes a repetition harmless.
 """
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,7 @@ Item = TypeVar("Item")
 
 _routes: dict[bool, Route] = {}
 _making = threading.Lock()
+os.register_at_fork(after_in_child=_routes.clear)  # connections belong to the process that made them
 
 
 class RefusesToWrite(redis.exceptions.ConnectionError):

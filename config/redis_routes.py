@@ -12,6 +12,7 @@ call has one bound of time:
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -105,6 +106,7 @@ class Server:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         pool = _Pool.from_url(url, retry=Retry(NoBackoff(), 0), **_connections(timeout_s))
         self._client = redis.Redis(connection_pool=pool)
+        self._lane = _Lane(self._client)
         made = pool.connection_kwargs
         self._place = f"{made.get('host', 'localhost')}:{made.get('port', 6379)}"
 
@@ -113,7 +115,7 @@ class Server:
         return self._client
 
     def call(self, command: Command) -> Any:
-        return _ask(self._client, command.words)
+        return self._lane.ask(command.words)
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
         return _pipelined(self._client, commands)
@@ -226,7 +228,7 @@ class Cluster:
     def _send(self, command: Command, asked: "redis.Redis | None") -> Any:
         if asked is None:
             owner = self._client_of(self._owner(command.key))
-            return _ask(owner, command.words)
+            return owner.execute_command(*command.words)  # type: ignore[no-untyped-call]
         # ASKING counts for the next command of the same connection.
         reply = _pipelined(asked, [Command(command.key, ("ASKING",)), command])[1]
         if isinstance(reply, Exception):
@@ -302,18 +304,41 @@ def _connections(timeout_s: float) -> dict[str, Any]:
     }
 
 
-def _ask(client: "redis.Redis", words: tuple[Word, ...]) -> Any:
-    """The reply as it comes, or the error, on a connection of the client's pool.
+class _Lane:
+    """A quick way over a client's pool: its connections are handed on as they are.
 
-    redis-py's own call looks at every word, for callbacks and for telemetry first, which takes as long as all else of it.
+    redis-py's own call takes a lock and polls the socket, looks at every word, at callbacks and at telemetry, which takes as
+    long as all else of a call. An idle connection that the server has closed meanwhile shows when it is used: then the pool
+    gives a new one, and the command goes again, which is harmless for a script with an operation id.
     """
-    pool = client.connection_pool
-    connection = pool.get_connection()
-    try:
-        connection.send_packed_command([hiredis.pack_command(words)])  # type: ignore[no-untyped-call, arg-type]
-        return connection.read_response()
-    finally:
-        pool.release(connection)
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._pool = client.connection_pool
+        self._idle: deque[Any] = deque()
+
+    def ask(self, words: tuple[Word, ...]) -> Any:
+        """The reply to one command as it comes, or its error."""
+        packed = [hiredis.pack_command(words)]  # type: ignore[arg-type]
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._exchange(self._pool.get_connection(), packed)
+        try:
+            return self._exchange(connection, packed)
+        except redis.exceptions.ConnectionError:
+            while self._idle:
+                self._pool.release(self._idle.pop())
+            return self._exchange(self._pool.get_connection(), packed)
+
+    def _exchange(self, connection: Any, packed: list[bytes]) -> Any:
+        try:
+            connection.send_packed_command(packed)
+            reply = connection.read_response()
+        except BaseException:
+            self._pool.release(connection)  # redis-py has closed it, unless the error was the answer
+            raise
+        self._idle.append(connection)
+        return reply
 
 
 def _pipelined(client: "redis.Redis", commands: Sequence[Command]) -> list[Any]:

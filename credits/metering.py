@@ -9,7 +9,7 @@ import hashlib
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from django.conf import settings
@@ -80,8 +80,7 @@ class Hold:
     paid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(NamedTuple):
     """What a call asks to be allowed; `amount` 0 identifies the caller alone."""
 
     key: PresentedKey
@@ -93,8 +92,7 @@ class _Question:
     idempotency: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What the operation has been charged in all, and what the account can still spend."""
 
     charged: int

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from credits.counters import Admission
 
@@ -11,8 +12,7 @@ WINDOW_S = 60.0
 UNLIMITED = 10**9  # what the headers show of a key without a limit: a number, so that every client can parse it
 
 
-@dataclass(frozen=True, slots=True)
-class RateWindow:
+class RateWindow(NamedTuple):
     """A key's sliding minute: `limit` and `remaining` calls (None: no limit), `reset_s` until the oldest call leaves it."""
 
     limit: int | None
