@@ -60,7 +60,7 @@ def delivery_of(alert: Alert) -> AlertDelivery:
 def test_a_webhook_says_what_happened_and_is_signed() -> None:
     with receiving() as receiver:
         alert, secret = alert_by_webhook(receiver)
-        report = deliver()
+        deliver()
     (received,) = receiver.received
     assert json.loads(received.body) == {
         "id": f"evt_{alert.event_id.hex}",
@@ -71,7 +71,6 @@ def test_a_webhook_says_what_happened_and_is_signed() -> None:
     }
     assert received.headers["webhook-id"] == f"evt_{alert.event_id.hex}"
     assert is_signed(received, secret)
-    assert (report.delivered, report.failed, report.gave_up) == (1, 0, 0)
     row = delivery_of(alert)
     assert (row.state, row.attempts, row.response_status, row.last_error) == ("delivered", 1, 200, "")
 
