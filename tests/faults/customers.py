@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ RETRIES = 4
 PAUSE_S = 0.02
 GIVEN_UP_BYTES = 300_000
 UNREADABLE = -1
+REMEMBERED = 60
 UNCONFIRMED = "could not be confirmed"
 LIMITS = (1, 20, 100, 250, 600)
 
@@ -70,6 +72,8 @@ class Load:
         self._ended = threading.Event()
         self._idle = [threading.Event() for _ in range(threads)]
         self._names = iter(range(10**9))
+        # Sent again much later: what Redis remembered of them may be lost by then.
+        self._remembered: deque[tuple[Customer, int, str]] = deque(maxlen=REMEMBERED)
         self._threads = [
             threading.Thread(target=self._work, args=[random.Random(seed * 1000 + n), idle], daemon=True)
             for n, idle in enumerate(self._idle)
@@ -138,14 +142,17 @@ class Load:
     def _do_something(self, chance: random.Random) -> None:
         customer = chance.choice(self._customers)
         (kind,) = chance.choices(
-            ["query", "repeated", "download", "given up", "unknown", "bad", "ended key", "top up"],
-            [50, 20, 3, 2, 5, 3, 5, 4],
+            ["query", "repeated", "remembered", "download", "given up", "unknown", "bad", "ended key", "top up"],
+            [44, 18, 12, 3, 2, 4, 3, 5, 4],
         )
         if kind == "top up":
             if customer.topped_up:
                 self.top_up(customer, chance)
         elif kind == "repeated":
             self._ask_again_and_again(customer, chance)
+        elif kind == "remembered" and self._remembered:
+            customer, limit, name = chance.choice(list(self._remembered))
+            self._query(customer, chance, limit=limit, idempotency=name)
         elif kind in ("download", "given up"):
             self._download(customer, chance, give_up=kind == "given up")
         elif kind == "unknown":
@@ -157,27 +164,22 @@ class Load:
         else:
             self._query(customer, chance)
 
-    def _query(self, customer: Customer, chance: random.Random, *, key: str = "") -> Asked:
-        limit = chance.choice(LIMITS)
+    def _query(
+        self, customer: Customer, chance: random.Random, *, key: str = "", limit: int = 0, idempotency: str = ""
+    ) -> Asked:
+        limit = limit or chance.choice(LIMITS)
+        body = json.dumps({"limit": limit, "include_total": False, "fields": ["user_id", "name"]}).encode()
         return self._ask(
-            customer, chance, "query", "POST", "/api/v1/query", body=_query_body(limit), limit=limit, key=key
+            customer, chance, "query", "POST", "/api/v1/query", body=body, limit=limit, key=key, idempotency=idempotency
         )
 
     def _ask_again_and_again(self, customer: Customer, chance: random.Random) -> None:
         """With an idempotency key: until it is answered, and sometimes once more."""
         limit, name = chance.choice(LIMITS), f"i{next(self._names)}"
         more = chance.random() < 0.3
+        self._remembered.append((customer, limit, name))
         for _ in range(RETRIES):
-            asked = self._ask(
-                customer,
-                chance,
-                "query",
-                "POST",
-                "/api/v1/query",
-                body=_query_body(limit),
-                limit=limit,
-                idempotency=name,
-            )
+            asked = self._query(customer, chance, limit=limit, idempotency=name)
             if asked.status not in (0, 200, 409, 503, 504):
                 return
             if asked.outcome == "answered":
@@ -247,10 +249,6 @@ class Load:
 def public_id(key: str) -> str:
     """The part of a key that the ledger shows: `mh_live_<public id>_<secret>`."""
     return key.split("_")[2]
-
-
-def _query_body(limit: int) -> bytes:
-    return json.dumps({"limit": limit, "include_total": False, "fields": ["user_id", "name"]}).encode()
 
 
 def _outcome(reply: Reply) -> Outcome:
