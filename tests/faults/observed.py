@@ -85,8 +85,7 @@ class Observer:
         try:
             with psycopg.connect(self._database_url, connect_timeout=TIMEOUT_S) as connection:
                 evidence.accounts = self._accounts(connection)
-                known = connection.execute("SELECT to_regclass('credits_reserveusage') IS NOT NULL").fetchone()
-                uncopied = connection.execute(_UNCOPIED).fetchone() if known == (True,) else (0,)
+                uncopied = connection.execute(_UNCOPIED).fetchone()
             self.read_counters(evidence)
         except (psycopg.Error, redis.RedisError):
             return False
