@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.faults.checker import check
@@ -46,6 +46,7 @@ class Run:
         self._observer: Observer = ground.observer()
         self._losses: list[Loss] = []
         self._before = Tally()
+        self._meanwhile = 0
         self.figures: list[Figures] = []
         self.evidence = Evidence()
         self._load = Load(
@@ -94,7 +95,11 @@ class Run:
         return check(evidence)
 
     def _note(self, name: str, course: Course, agreed_at: float) -> None:
-        now = tally(self.evidence)
+        self._meanwhile += sum(
+            asked.outcome == "answered" and course.struck_at <= asked.started and asked.ended <= course.returned_at
+            for asked in self.evidence.asked
+        )
+        now = replace(tally(self.evidence), meanwhile=self._meanwhile)
         first = self._load.first_answer_since(course.struck_at)
         figures = Figures(
             name,

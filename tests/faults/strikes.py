@@ -181,6 +181,87 @@ def web_cut_from_postgres(course: Course) -> None:
     course.heal()
 
 
+def web_frozen_flush(course: Course) -> None:
+    """What one web process has said arrives when Redis has forgotten everything and the accounts are loaded again."""
+    web = course.chance.choice(course.ground.webs)
+    web.to_redis.set(Mode.FREEZE)
+    try:
+        course.hold(0.2, 1)
+        redis_flush(course)
+        course.hold(0.5, 2)
+    finally:
+        web.to_redis.set(Mode.PASS)
+    course.heal()
+
+
+def web_frozen_kill(course: Course) -> None:
+    """What a web process has said before it was killed arrives when its holds have been swept."""
+    web = course.chance.choice(course.ground.webs)
+    course.strike()
+    web.to_redis.set(Mode.FREEZE)
+    try:
+        course.hold(0.1, 0.4)
+        web.process.kill()
+        course.hold(0.5, HOLD_S + 2)
+    finally:
+        web.to_redis.set(Mode.PASS)
+    web.start_again()
+    course.heal()
+
+
+def web_stop_flush(course: Course) -> None:
+    """A web process stops in the middle of its requests, Redis forgets everything, the web process goes on."""
+    stopped = course.chance.choice(course.ground.webs).process
+    stopped.pause()
+    try:
+        course.hold(0.1, 1)
+        redis_flush(course)
+        course.hold(0.5, HOLD_S)
+    finally:
+        stopped.resume()
+    course.heal()
+
+
+def web_cut_postgres_lossy(course: Course) -> None:
+    """One web process is cut off from Redis, so the reserve pays, and loses one answer of PostgreSQL in twenty."""
+    web = course.chance.choice(course.ground.webs)
+    course.strike()
+    web.to_redis.set(Mode.CUT)
+    web.to_postgres.set(Mode.LOSSY, loss=0.05)
+    try:
+        course.hold(2, 4)
+    finally:
+        web.to_postgres.set(Mode.PASS)
+        web.to_redis.set(Mode.PASS)
+    course.heal()
+
+
+def both_kill(course: Course) -> None:
+    """kill -9 of Redis and PostgreSQL together: nobody may decide. Either comes back first."""
+    course.strike_redis(lambda: course.ground.kill(course.ground.redis), unsaved_s=AOF_LAG_S)
+    course.ground.kill(course.ground.postgres)
+    course.hold(0.3, 1)
+    engines = [course.ground.redis, course.ground.postgres]
+    course.chance.shuffle(engines)
+    for engine in engines:
+        course.ground.start(engine)
+        course.hold(0, 1)
+    course.heal()
+
+
+def drain_lossy_postgres(course: Course) -> None:
+    """One answer in ten of what PostgreSQL says to the drains is lost: they do not know what was committed."""
+    course.strike()
+    try:
+        for program in course.ground.drains:
+            program.to_postgres.set(Mode.LOSSY, loss=0.1)
+        course.hold(2, 4)
+    finally:
+        for program in course.ground.drains:
+            program.to_postgres.set(Mode.PASS)
+    course.heal()
+
+
 def drain_replies_dropped(course: Course) -> None:
     """Redis hears a drain, which hears nothing back: it books and cannot say so."""
     _proxied(course, course.chance.choice(course.ground.drains), Mode.DROP_REPLIES, 1, 4)
@@ -215,11 +296,17 @@ STRIKES: dict[str, Callable[[Course], None]] = {
     "web-replies-dropped": web_replies_dropped,
     "web-lossy": web_lossy,
     "web-cut-from-postgres": web_cut_from_postgres,
+    "web-frozen-flush": web_frozen_flush,
+    "web-frozen-kill": web_frozen_kill,
+    "web-stop-flush": web_stop_flush,
+    "web-cut-postgres-lossy": web_cut_postgres_lossy,
+    "both-kill": both_kill,
     "drain-kill": drain_kill,
     "drain-stop": drain_stop,
     "drain-stop-flush": drain_stop_flush,
     "drain-replies-dropped": drain_replies_dropped,
     "drain-lossy": drain_lossy,
+    "drain-lossy-postgres": drain_lossy_postgres,
     "everybody-slow": everybody_slow,
 }
 

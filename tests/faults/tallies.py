@@ -6,18 +6,23 @@ from dataclasses import asdict, dataclass
 from tests.faults.evidence import Evidence
 from tests.faults.operations import joined
 
+FIRST_ANSWER_GOAL_S = 2.0
+AGREEMENT_GOAL_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Requests by what came back, and credits: `told` to clients, `booked`, set aside `late`, `given`: told and lost with
-    Redis' data."""
+    """Requests by what came back (`meanwhile`: answered before the fault was healed), and credits: `told` to clients, `booked`,
+    `reserve` the part of it that was booked without Redis, set aside `late`, `given`: told and lost with Redis' data."""
 
     requests: int = 0
     answered: int = 0
+    meanwhile: int = 0
     refused: int = 0
     lost: int = 0
     told: int = 0
     booked: int = 0
+    reserve: int = 0
     late: int = 0
     given: int = 0
 
@@ -57,6 +62,7 @@ def tally(evidence: Evidence) -> Tally:
         lost=outcomes.count("lost"),
         told=sum(operation.lowest for operation in operations),
         booked=sum(entry.amount for entry in evidence.entries if entry.kind == "usage"),
+        reserve=sum(entry.amount for entry in evidence.entries if entry.kind == "usage" and entry.seq is None),
         late=sum(aside.debit for aside in evidence.set_aside if aside.reason == "late"),
         given=sum(max(0, operation.lowest - operation.booked - operation.late) for operation in operations),
     )
@@ -85,6 +91,14 @@ def summary(figures: Sequence[Figures]) -> Iterator[str]:
         cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
         yield "  ".join([name.ljust(widths[0]), *cells])
     yield "first answer and agreement: the worst, from the fault and from its end"
+    killed = [one for one in figures if one.fault == "redis-kill"]
+    if killed:
+        first = sum(one.first_answer_s is not None and one.first_answer_s <= FIRST_ANSWER_GOAL_S for one in killed)
+        agreed = sum(one.agreement_s <= AGREEMENT_GOAL_S for one in killed)
+        yield (
+            f"Redis killed {len(killed)} times: first answer within {FIRST_ANSWER_GOAL_S:.0f} s {first} times, "
+            f"agreement within {AGREEMENT_GOAL_S:.0f} s {agreed} times"
+        )
 
 
 def _seconds(value: float | None) -> str:
