@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -265,16 +266,17 @@ def _write_entries(cursor: Any, entries: list[Entry]) -> None:
     )
     ids: list[int] = cursor.fetchone()[0]
     numbered = list(zip(ids, entries, strict=True))
-    with cursor.copy(
+    with _copying(
+        cursor,
         "COPY credits_credittransaction (id, account_id, type, kind, amount, reason, operation, charged_total,"
-        " epoch, seq, api_key, actor, created_at) FROM STDIN"
+        " epoch, seq, api_key, actor, created_at) FROM STDIN",
     ) as copy:
         for start in range(0, len(numbered), COPY_ROWS):
             copy.write(
                 "".join([_entry_line(entry_id, entry) for entry_id, entry in numbered[start : start + COPY_ROWS]])
             )
     drawn: dict[uuid.UUID, int] = {}
-    with cursor.copy("COPY credits_grantdraw (entry_id, grant_id, amount) FROM STDIN") as copy:
+    with _copying(cursor, "COPY credits_grantdraw (entry_id, grant_id, amount) FROM STDIN") as copy:
         for start in range(0, len(numbered), COPY_ROWS):
             lines = []
             for entry_id, entry in numbered[start : start + COPY_ROWS]:
@@ -287,6 +289,13 @@ def _write_entries(cursor: Any, entries: list[Entry]) -> None:
         " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, amount) WHERE g.id = t.id",
         [list(drawn), list(drawn.values())],
     )
+
+
+@contextmanager
+def _copying(cursor: Any, statement: str) -> Iterator[Any]:
+    """psycopg's COPY with the errors of Django, which are what callers wait for when Postgres goes away in the middle."""
+    with connection.wrap_database_errors, cursor.copy(statement) as copy:
+        yield copy
 
 
 def _entry_line(entry_id: int, entry: Entry) -> str:

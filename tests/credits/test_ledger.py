@@ -3,8 +3,9 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
-from django.db import Error, connection, transaction
+from django.db import Error, OperationalError, connection, transaction
 from django.utils import timezone as django_timezone
 
 from accounts.models import Account
@@ -12,6 +13,7 @@ from credits import decreases, drain, ledger, loading, metering, services
 from credits.events import BadEvent, Event, parse
 from credits.models import Command, CreditGrant, CreditTransaction, GrantDraw, SetAside
 from tests.factories import make_account, make_customer, make_usage
+from tests.faults.processes import database_url
 
 pytestmark = pytest.mark.usefixtures("stores")
 
@@ -53,6 +55,18 @@ def test_book_writes_entry_draw_and_balance() -> None:
     assert (entry.amount, entry.charged_total, entry.seq, entry.operation) == (7, 7, 1, event.operation)
     assert list(GrantDraw.objects.filter(entry=entry).values_list("amount", flat=True)) == [7]
     assert state(account) == (93, 93, 93)
+
+
+def test_a_copy_that_postgres_breaks_off_is_an_error_of_django() -> None:
+    account = make_account(credits=100)
+    event = event_of(account, seq=1, debit=7)
+    with psycopg.connect(database_url()) as other:
+        other.execute("LOCK TABLE credits_grantdraw IN EXCLUSIVE MODE")
+        with transaction.atomic():
+            connection.cursor().execute("SET LOCAL lock_timeout = '50ms'")
+            with pytest.raises(OperationalError):
+                ledger.book([event], now=NOW)
+    assert state(account) == (100, 100, 100)
 
 
 def test_book_of_the_same_events_again_changes_nothing() -> None:
