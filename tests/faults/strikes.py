@@ -241,7 +241,7 @@ def both_kill(course: Course) -> None:
     course.strike_redis(lambda: course.ground.kill(course.ground.redis), unsaved_s=AOF_LAG_S)
     course.ground.kill(course.ground.postgres)
     course.hold(0.3, 1)
-    engines = [course.ground.redis, course.ground.postgres]
+    engines: list[Redis | Postgres] = [course.ground.redis, course.ground.postgres]
     course.chance.shuffle(engines)
     for engine in engines:
         course.ground.start(engine)

@@ -93,10 +93,10 @@ def summary(figures: Sequence[Figures]) -> Iterator[str]:
     yield "first answer and agreement: the worst, from the fault and from its end"
     killed = [one for one in figures if one.fault == "redis-kill"]
     if killed:
-        first = sum(one.first_answer_s is not None and one.first_answer_s <= FIRST_ANSWER_GOAL_S for one in killed)
+        in_time = sum(one.first_answer_s is not None and one.first_answer_s <= FIRST_ANSWER_GOAL_S for one in killed)
         agreed = sum(one.agreement_s <= AGREEMENT_GOAL_S for one in killed)
         yield (
-            f"Redis killed {len(killed)} times: first answer within {FIRST_ANSWER_GOAL_S:.0f} s {first} times, "
+            f"Redis killed {len(killed)} times: first answer within {FIRST_ANSWER_GOAL_S:.0f} s {in_time} times, "
             f"agreement within {AGREEMENT_GOAL_S:.0f} s {agreed} times"
         )
 
