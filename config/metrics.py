@@ -36,6 +36,12 @@ _script_seconds = Histogram(
     buckets=_SCRIPT_SECONDS,
     registry=_registry,
 )
+_reserve = Counter(
+    "meterhouse_reserve_calls",
+    "Calls that the reserve decided or paid because Redis did not answer.",
+    ["step"],
+    registry=_registry,
+)
 
 
 @lru_cache(maxsize=1024)
@@ -72,6 +78,11 @@ def count_refusal(code: str) -> None:
 @lru_cache(maxsize=64)
 def _script(name: str) -> Histogram:
     return _script_seconds.labels(name)
+
+
+def count_reserve(step: str) -> None:
+    """One call that went without Redis; `step` is decided or paid."""
+    _reserve.labels(step).inc()
 
 
 def observe_script(name: str, seconds: float) -> None:

@@ -21,6 +21,7 @@ from accounts.addresses import as_hex
 from accounts.keys import PresentedKey
 from config.breaker import Breaker, breaker_of
 from config.errors import InvalidRequest, TemporarilyUnavailable
+from config.metrics import count_reserve
 from config.redis import PARTITIONS, RedisUnavailable
 from config.redis_routes import OnTheMove, PoolExhausted
 from credits import counters, loading, reserve
@@ -278,6 +279,7 @@ def _ask_reserve(question: _Question) -> counters.Admission:
         ) from error
     if admission.status == "UNKNOWN":
         raise _unknown(question.key)
+    count_reserve("decided")
     return accepted(admission, question.amount, scope=SCOPES[question.endpoint])
 
 
@@ -348,6 +350,7 @@ def _settle_from_reserve(hold: Hold, total: int, usage: Usage | None) -> Settlem
         if hold.from_reserve:
             raise
         raise _unconfirmed() from error  # Redis may have charged it before it fell silent
+    count_reserve("paid")
     if hold.from_reserve and hold.is_idempotent and not charge.booked:
         hold.replayed = True  # another attempt with the same idempotency key has paid meanwhile
         return Settlement(0, charge.balance)

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from accounts import keys, revocation, services
 from accounts.models import Account, ApiKey
+from config import metrics
 from config.breaker import breaker_of
 from config.clickhouse.client import reader
 from config.errors import TemporarilyUnavailable
@@ -25,6 +26,8 @@ from tests.factories import Customer, make_customer, make_usage
 from tests.outages import postgres_away, redis_away
 
 pytestmark = pytest.mark.usefixtures("stores")
+
+COUNTER = "meterhouse_reserve_calls_total"
 
 
 def loaded(*, credits: int = 10_000, rpm: int = 0) -> Customer:
@@ -77,6 +80,20 @@ def test_a_request_is_decided_and_paid_by_the_reserve() -> None:
     assert (hold.from_reserve, settlement) == (True, metering.Settlement(3, 9997))
     assert (account.balance, account.reserve, charges(customer)) == (9997, 197, [(3, None)])
     assert_proven(customer)
+
+
+def test_calls_without_redis_are_counted() -> None:
+    customer = loaded()
+
+    def counted() -> list[float]:
+        samples = [metrics._registry.get_sample_value(COUNTER, {"step": step}) for step in ("decided", "paid")]
+        return [sample or 0.0 for sample in samples]
+
+    before = counted()
+    with redis_away():
+        metering.settle(admit(customer, 5), total=3, usage=make_usage())
+        admit(customer, 5)
+    assert [after - earlier for after, earlier in zip(counted(), before, strict=True)] == [2.0, 1.0]
 
 
 def test_what_the_reserve_paid_is_drawn_in_burn_down_order() -> None:
