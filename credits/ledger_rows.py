@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
@@ -138,24 +138,30 @@ def lock_accounts(numbers: Iterable[int]) -> dict[int, LockedAccount]:
 
 
 def paid_totals(
-    accounts: Iterable[LockedAccount], charges: Sequence[Event], *, now: datetime
+    accounts: Collection[LockedAccount], charges: Sequence[Event], *, now: datetime
 ) -> dict[tuple[int, uuid.UUID], int]:
     """Greatest total charged so far per (account number, operation), looking back 24 h from the oldest event.
 
     Or from now, should the clock of Redis be ahead: what the reserve has paid is dated by ours.
     """
-    numbers = {account.id: account.number for account in accounts}
+    known = {account.number: account.id.hex for account in accounts}
+    asked = [event for event in charges if event.account_number in known]
+    if not asked:
+        return {}
     with connection.cursor() as cursor:
+        # Pairs to be looked up one by one in the index, however many entries an account has.
         cursor.execute(
-            "SELECT account_id, operation, max(charged_total) FROM credits_credittransaction"
-            " WHERE account_id = ANY(%s) AND operation = ANY(%s::text::uuid[]) AND type = 'debit' AND created_at > %s"
-            " GROUP BY 1, 2",
+            "SELECT t.account_id, t.operation, max(t.charged_total)"
+            " FROM unnest(%s::uuid[], %s::uuid[]) AS asked(account_id, operation)"
+            " JOIN credits_credittransaction t USING (account_id, operation)"
+            " WHERE t.type = 'debit' AND t.created_at > %s GROUP BY 1, 2",
             [
-                list(numbers),
-                "{" + ",".join([event.operation.hex for event in charges]) + "}",
-                min(now, min(event.at for event in charges)) - PAID_WINDOW,
+                "{" + ",".join([known[event.account_number] for event in asked]) + "}",
+                "{" + ",".join([event.operation.hex for event in asked]) + "}",
+                min(now, min(event.at for event in asked)) - PAID_WINDOW,
             ],
         )
+        numbers = {account.id: account.number for account in accounts}
         return {(numbers[account_id], operation): total for account_id, operation, total in cursor.fetchall()}
 
 

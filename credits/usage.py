@@ -177,10 +177,12 @@ def _booked_credits(requests: list[Event]) -> dict[tuple[int, uuid.UUID], int]:
     """What the ledger has booked per (account number, operation) of what Redis has charged."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT a.number, t.operation, sum(t.amount)::bigint FROM credits_credittransaction t"
-            " JOIN accounts_account a ON a.id = t.account_id"
-            " WHERE a.number = ANY(%s) AND t.operation = ANY(%s) AND t.type = 'debit' AND t.seq IS NOT NULL GROUP BY 1, 2",
-            [list({event.account_number for event in requests}), list({event.operation for event in requests})],
+            "SELECT asked.number, t.operation, sum(t.amount)::bigint"
+            " FROM (SELECT DISTINCT * FROM unnest(%s::bigint[], %s::uuid[]) AS pairs(number, operation)) AS asked"
+            " JOIN accounts_account a USING (number)"
+            " JOIN credits_credittransaction t ON t.account_id = a.id AND t.operation = asked.operation"
+            " WHERE t.type = 'debit' AND t.seq IS NOT NULL GROUP BY 1, 2",
+            [[event.account_number for event in requests], [event.operation for event in requests]],
         )
         return {(number, operation): amount for number, operation, amount in cursor.fetchall()}
 
