@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -29,6 +30,7 @@ BEFORE_S, AFTER_S = 1.5, 1.5
 REST_S = 60.0
 AGREE_S = 30.0
 POLL_S = 0.1
+ACTS = 4
 
 
 class Run:
@@ -63,21 +65,28 @@ class Run:
         course = Course(self._ground, self._observer, self._chance)
         self._load.go()
         time.sleep(BEFORE_S)
-        self._operators.do_something(self._customers, self._chance)
+        operating = threading.Thread(target=self._operate, args=[random.Random(self._chance.random())], daemon=True)
+        operating.start()
         STRIKES[name](course)
-        time.sleep(AFTER_S / 2)
-        self._operators.do_something(self._customers, self._chance)
-        time.sleep(AFTER_S / 2)
+        time.sleep(AFTER_S)
+        operating.join(timeout=REST_S)
         self._load.rest(timeout_s=REST_S)
         agreed_at = self._wait(self._observer.agrees, AGREE_S)
         self._wait(self._observer.nothing_is_held, HOLD_S + 5)
         self._wait(self._observer.agrees, AGREE_S)
         loss = course.loss(name)
+        self._operators.settle_pending(redis_lost_data=loss is not None)
         if loss is not None:
             self._losses.append(loss)
         violations = self._judge()
         self._note(name, course, agreed_at)
         return violations
+
+    def _operate(self, chance: random.Random) -> None:
+        """What operators do while the fault strikes and holds."""
+        for _ in range(ACTS):
+            self._operators.do_something(self._customers, chance)
+            time.sleep(chance.uniform(0.1, 1))
 
     def _wait(self, reached: Callable[[], bool], timeout_s: float) -> float:
         """When it was reached, or now when it was not in time: the checker will say why."""
@@ -138,10 +147,12 @@ def run(*, cycles: int, seed: int, only: list[str], say: Callable[[str], None]) 
 
 def _verified(say: Callable[[str], None]) -> bool:
     """The product's own proof, at the end."""
+    from django.db import connection
     from django.utils import timezone
 
     from credits import verify
 
+    connection.close()  # PostgreSQL was killed since this thread used it
     result = verify.verify(now=timezone.now())
     say(
         f"verify_ledger: {result.accounts} accounts, {len(result.differences)} differences, {len(result.behind)} behind"

@@ -94,6 +94,7 @@ class Ground:
     def _open(self) -> None:
         """Brings the schemas up, loads records, starts the product's processes. Django reads its settings here."""
         os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+        os.environ["LOG_LEVEL"] = "CRITICAL"  # this process is told of every store that is away
         import django
         from django.core.management import call_command
 

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-from django.db import DatabaseError, connection
+from django.db import Error as DatabaseError
+from django.db import connection
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -33,6 +34,7 @@ class Operators:
     def __init__(self) -> None:
         self.topped_up: list[ToppedUp] = []
         self.revoked: list[Revoked] = []
+        self._pending: list[tuple[str, bool]] = []  # key, whether PostgreSQL knows
         self._names = itertools.count()
 
     def make_customers(self) -> list[Customer]:
@@ -55,6 +57,12 @@ class Operators:
             return
         finally:
             connection.close()
+
+    def settle_pending(self, *, redis_lost_data: bool) -> None:
+        """Once nothing moves, revocations that one store alone knew hold as well, unless it was Redis and it lost its data."""
+        held = [key for key, known in self._pending if known or not redis_lost_data]
+        self.revoked += [Revoked(key, time.time()) for key in held]
+        self._pending.clear()
 
     def _top_up(self, account: Account, amount: int, *, brief: bool = False) -> None:
         reference = f"o{next(self._names)}"
@@ -79,7 +87,9 @@ class Operators:
         customer.keys.append(services.issue_key(account=account, rpm=0).api_key)
         customer.ended.append(old)
         revocation = revoke_key(public_id=public_id(old), now=timezone.now(), actor="operator")
-        if not revocation.pending:
+        if revocation.pending:
+            self._pending.append((public_id(old), "postgres" in revocation.known_by))
+        else:
             self.revoked.append(Revoked(public_id(old), time.time()))
 
     def _give_for_a_while(self, customer: Customer, chance: random.Random) -> None:
