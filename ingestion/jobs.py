@@ -42,7 +42,9 @@ class Inspection:
 
 def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
     """Fingerprint, format and mapping of a file. Raises `RefusedFile` subclasses and `NothingMappable`; loads nothing."""
-    known = fingerprint(path)
+    known = fingerprint(
+        path, unpacked_max=settings.INGEST_UNPACKED_BYTES_MAX, ratio_max=settings.INGEST_UNPACKED_RATIO_MAX
+    )
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
     return Inspection(path, known, detected, infer(_samples(path, detected)))
 

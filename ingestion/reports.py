@@ -14,7 +14,8 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
     how = (
         f", delimiter {dialect.delimiter!r}, {'with' if dialect.has_header else 'without'} a header" if dialect else ""
     )
-    headline = f"{found.path.name}: {found.detected.format}, {found.detected.encoding}{how}"
+    packed = f" in {found.detected.compression}" if found.detected.compression else ""
+    headline = f"{found.path.name}: {found.detected.format}{packed}, {found.detected.encoding}{how}"
     table = Table("column", "becomes", "confidence", "found by", "samples")
     mapped_first = sorted(found.mapping.columns, key=lambda column: column.target is None)
     for column in mapped_first:

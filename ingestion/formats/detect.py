@@ -3,22 +3,19 @@
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ingestion.formats.batches import Reader, UnknownFormat
+from ingestion.formats.compression import compression_of, content_name, open_content, refuse_nested
 from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
-from ingestion.formats.encoding import Utf8Source, detect_encoding, open_binary
+from ingestion.formats.encoding import Utf8Source, detect_encoding
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 
 FORMATS = ("csv", "tsv", "json", "jsonl")
 SAMPLE_BYTES = 128 * 1024
 _BINARY = (
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"PK\x03\x04", "an Excel workbook or another Office document"),
     (b"PAR1", "a Parquet file"),
     (b"SQLite format 3\x00", "a SQLite database"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -36,6 +33,7 @@ class DetectedFormat:
     format: str
     encoding: str
     dialect: Dialect | None = None
+    compression: str | None = None  # as the file was found; its reader looks again
 
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
@@ -49,6 +47,7 @@ class DetectedFormat:
             "format": self.format,
             "encoding": self.encoding,
             "dialect": self.dialect.as_json() if self.dialect else None,
+            "compression": self.compression,
         }
 
     @classmethod
@@ -56,7 +55,7 @@ class DetectedFormat:
         dialect = kept["dialect"]
         if dialect is not None:
             dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
-        return cls(kept["format"], kept["encoding"], dialect)
+        return cls(kept["format"], kept["encoding"], dialect, kept.get("compression"))
 
 
 def detect(
@@ -65,8 +64,11 @@ def detect(
     """Looks at the beginning of a file. `wanted` other than "auto" settles the format. Raises `RefusedFile` subclasses."""
     if wanted != "auto" and wanted not in FORMATS:
         raise UnknownFormat(f"The format '{wanted}' is not known. Choose one of: auto, {', '.join(FORMATS)}.")
-    with open_binary(path) as file:
+    with open_content(path) as file:
         head = file.read(SAMPLE_BYTES)
+    compression = compression_of(path)
+    if compression is not None:
+        refuse_nested(path, head)
     _refuse_binary(path, head)
     encoding = detect_encoding(path, not_utf8_at)
     with Utf8Source(path, encoding) as source:
@@ -75,12 +77,12 @@ def detect(
         raise UnknownFormat(f"{path} holds only blank space: there is nothing to load.")
     chosen = wanted if wanted != "auto" else _by_content(path, sample)
     if chosen in ("json", "jsonl"):
-        return DetectedFormat(chosen, encoding)
+        return DetectedFormat(chosen, encoding, compression=compression)
     if len(sample) >= SAMPLE_BYTES // 2:
         sample = sample[: sample.rfind("\n") + 1] or sample
     fixed = "\t" if chosen == "tsv" else None
     dialect = sniff(sample, known_header=known_header, delimiter=fixed)
-    return DetectedFormat("tsv" if dialect.delimiter == "\t" else "csv", encoding, dialect)
+    return DetectedFormat("tsv" if dialect.delimiter == "\t" else "csv", encoding, dialect, compression)
 
 
 def _refuse_binary(path: Path, head: bytes) -> None:
@@ -104,7 +106,7 @@ def _by_content(path: Path, sample: str) -> str:
         raise UnknownFormat(f"{path} looks like XML or HTML. These formats are read: {', '.join(FORMATS)}.")
     if _SQL.match(start):
         raise UnknownFormat(f"{path} looks like an SQL dump. These formats are read: {', '.join(FORMATS)}.")
-    if path.suffix.lower() in (".tsv", ".tab"):
+    if PurePosixPath(content_name(path)).suffix.lower() in (".tsv", ".tab"):
         return "tsv"
     return "csv"
 

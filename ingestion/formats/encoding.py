@@ -4,11 +4,12 @@ import codecs
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
-from ingestion.formats.batches import EmptyFile, UnreadableFile
+from ingestion.formats import limits
+from ingestion.formats.batches import EmptyFile
+from ingestion.formats.compression import ArchiveTooLarge, compression_of, open_binary, open_content
 
 SAMPLE_BYTES = 256 * 1024
 _BOMS = (
@@ -22,54 +23,78 @@ _BOMS = (
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a file is known by, and the place of its first byte that is not UTF-8 (None: all of it is)."""
+    """What a file is known by: its size and SHA-256 as it lies there.
+
+    Of its content, unpacked when it is compressed: the length, and the place of its first byte that is not UTF-8 (None: all
+    of it is).
+    """
 
     size_bytes: int
     sha256: str
     not_utf8_at: int | None
+    content_bytes: int
 
 
-def fingerprint(path: Path) -> Fingerprint:
-    """Reads the whole file once. Raises `UnreadableFile` (no such path, no permission, a folder), `EmptyFile`."""
+def fingerprint(
+    path: Path, *, unpacked_max: int = limits.UNPACKED_BYTES_MAX, ratio_max: int = limits.UNPACKED_RATIO_MAX
+) -> Fingerprint:
+    """Reads the whole file once, a compressed one to its end as well: that it is whole is known before a row is loaded.
+
+    Raises `UnreadableFile` (no such path, no permission, a folder), `EmptyFile`, `BrokenArchive`, `RefusedArchive`, and
+    `ArchiveTooLarge` when the content passes `unpacked_max` bytes or `ratio_max` times the size of the file.
+    """
     digest = hashlib.sha256()
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    text = _Utf8Check()
+    compression = compression_of(path)
     size = 0
-    not_utf8_at: int | None = None
     with open_binary(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
-            if not_utf8_at is None:
-                try:
-                    decoder.decode(block)
-                except UnicodeDecodeError as exc:
-                    not_utf8_at = max(0, size + exc.start - 4)
             size += len(block)
-    if size == 0:
+            if compression is None:
+                text.feed(block)
+    if compression is not None:
+        most = min(unpacked_max, max(limits.RATIO_FREE_BYTES, ratio_max * size))
+        with open_content(path) as content:
+            while block := content.read(1 << 20):
+                text.feed(block)
+                if text.size > most:
+                    raise _too_large(path, unpacked_max if most == unpacked_max else 0, ratio_max)
+    if text.size == 0:
         raise EmptyFile(f"{path} is empty: there is nothing to load.")
-    return Fingerprint(size, digest.hexdigest(), not_utf8_at)
+    return Fingerprint(size, digest.hexdigest(), text.not_utf8_at, text.size)
 
 
-def open_binary(path: Path) -> BinaryIO:
-    """Opens a file for reading. Raises `UnreadableFile` with what to do about it."""
-    try:
-        if path.is_dir():
-            raise UnreadableFile(
-                f"{path} is a folder. Name a file, or the files in it with a pattern like '{path}/*.csv'."
-            )
-        if path.exists() and not path.is_file():
-            raise UnreadableFile(f"{path} is a device or a pipe, not a file. Write its content to a file first.")
-        return path.open("rb")
-    except FileNotFoundError as exc:
-        raise UnreadableFile(f"There is no file {path}. Check the path.") from exc
-    except PermissionError as exc:
-        raise UnreadableFile(f"{path} may not be read by this user. Change its permissions or the user.") from exc
-    except OSError as exc:
-        raise UnreadableFile(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+def _too_large(path: Path, unpacked_max: int, ratio_max: int) -> ArchiveTooLarge:
+    if unpacked_max:
+        why, setting = f"more than {unpacked_max} bytes", "INGEST_UNPACKED_BYTES_MAX"
+    else:
+        why, setting = f"more than {ratio_max} times its own size", "INGEST_UNPACKED_RATIO_MAX"
+    return ArchiveTooLarge(
+        f"{path} unpacks to {why}, as a decompression bomb does. If it is meant to, raise {setting}."
+    )
+
+
+class _Utf8Check:
+    """Counts the bytes of a content and finds about where the first is that is not UTF-8."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.not_utf8_at: int | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def feed(self, block: bytes) -> None:
+        if self.not_utf8_at is None:
+            try:
+                self._decoder.decode(block)
+            except UnicodeDecodeError as exc:
+                self.not_utf8_at = max(0, self.size + exc.start - 4)
+        self.size += len(block)
 
 
 def detect_encoding(path: Path, not_utf8_at: int | None) -> str:
     """The codec of a file: its BOM, else UTF-8 if every byte agrees, else the best guess around the first that does not."""
-    with open_binary(path) as file:
+    with open_content(path) as file:
         head = file.read(SAMPLE_BYTES)
         for bom, name in _BOMS:
             if head.startswith(bom):
@@ -115,10 +140,13 @@ def _utf16_without_bom(head: bytes) -> str | None:
 
 
 class Utf8Source:
-    """A file read as UTF-8 bytes without a BOM, whatever its encoding. `read` never returns more than about `size` bytes."""
+    """A file's content read as UTF-8 bytes without a BOM, whatever its encoding and compression.
+
+    `read` never returns more than about `size` bytes.
+    """
 
     def __init__(self, path: Path, encoding: str) -> None:
-        self._file = open_binary(path)
+        self._file = open_content(path)
         self._decoder: codecs.IncrementalDecoder | None = None
         if encoding == "utf-8":
             if self._file.read(3) != codecs.BOM_UTF8:

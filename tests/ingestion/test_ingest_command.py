@@ -1,5 +1,6 @@
 """`manage.py ingest` as an operator runs it: exit codes, messages, hostile files, kill -9."""
 
+import gzip
 import json
 import os
 import signal
@@ -93,7 +94,7 @@ def test_a_dry_run_shows_the_mapping_and_loads_nothing(tmp_path: Path) -> None:
         ("header.csv", b"id,name\n", "EMPTY_FILE"),
         ("array.json", b"[]", "EMPTY_FILE"),
         ("nothing.csv", b"height,width\n1,2\n", "NOTHING_MAPPABLE"),
-        ("bomb.gz", b"\x1f\x8b\x08\x00", "UNKNOWN_FORMAT"),
+        ("cut.csv.gz", gzip.compress(b"id,name\n1,Ann\n" * 999)[:-20], "BROKEN_ARCHIVE"),
         ("depth.json", b"[" * 100_000, "NOTHING_MAPPABLE"),
         ("page.html", b"<!doctype html><p>hi", "UNKNOWN_FORMAT"),
         ("dump.sql", b"DROP TABLE records;", "UNKNOWN_FORMAT"),
@@ -114,7 +115,8 @@ def test_a_file_without_permission_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     if os.geteuid() == 0:  # root may read everything: look as somebody who may not
         program = (
-            "import os, sys; from pathlib import Path; from ingestion.formats.encoding import open_binary; os.seteuid(65534)\n"
+            "import os, sys; from pathlib import Path\n"
+            "from ingestion.formats.compression import open_binary; os.seteuid(65534)\n"
             "try: open_binary(Path(sys.argv[1]))\nexcept Exception as exc: print(exc.code, exc)"
         )
         tmp_path.chmod(0o711)

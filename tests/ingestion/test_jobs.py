@@ -16,6 +16,7 @@ from ingestion import jobs
 from ingestion.jobs import inspect
 from ingestion.models import DeadLetter, IngestionJob
 from tests.ingestion.files import written
+from tests.ingestion.packing import PACKERS
 from tests.ingestion.stored import count, counts, found, loaded, mark
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -89,6 +90,28 @@ def test_stop_between_chunks_and_go_on(tmp_path: Path, small_blocks: None) -> No
     assert again.pk == job.pk
     assert (again.state, counts(again)) == ("done", (100, 100, 0, 0))
     assert count("city = {city:String}", city=city) == 100
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_compressed_file_goes_on_where_it_stopped(tmp_path: Path, small_blocks: None, packer: str) -> None:
+    city = mark()
+    path = written(tmp_path, "a.csv", PACKERS[packer](people(city, range(100)).encode()))
+    seen: list[int] = []
+    job = loaded(
+        path, chunk_rows=20, on_progress=lambda job: seen.append(job.rows_read), should_stop=lambda: len(seen) > 2
+    )
+    assert job.state == "stopped"
+    assert 0 < counts(job)[0] < 100
+    again = loaded(path)
+    assert (again.pk, again.state, counts(again)) == (job.pk, "done", (100, 100, 0, 0))
+    assert (again.size_bytes, again.bytes_read) == (path.stat().st_size, len(people(city, range(100)).encode()))
+
+
+def test_a_compressed_copy_of_a_loaded_file_adds_nothing(tmp_path: Path) -> None:
+    text = people(mark(), range(30))
+    loaded(written(tmp_path, "a.csv", text))
+    copies = [loaded(written(tmp_path, f"a.{packer}", pack(text.encode()))) for packer, pack in PACKERS.items()]
+    assert [counts(job) for job in copies] == [(30, 0, 30, 0)] * 5
 
 
 def test_an_attempt_that_died_before_its_checkpoint_is_repeated_exactly(tmp_path: Path, small_blocks: None) -> None:

@@ -34,12 +34,13 @@ examples:
   manage.py ingest customers.csv                 load one file
   manage.py ingest 'exports/2024-*.jsonl'        load every file that matches
   manage.py ingest customers.csv --dry-run       show what each column becomes, load nothing
+  manage.py ingest customers.csv.gz              compressed files (gz, zst, bz2, xz, zip) are read as what is in them
   manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
 
 exit codes:
   0  done          every row is loaded, a duplicate or, below the threshold, rejected
   1  needs review  the rejected rows passed REJECT_THRESHOLD (0.1 %); see the dead letters in the admin
-  2  refused       no such path, no permission, empty, unknown format or nothing that can be mapped; nothing was loaded
+  2  refused       no such path, no permission, empty, broken archive, unknown format, nothing to map; nothing was loaded
   3  stopped       interrupted, or the store went away; the same command goes on where it stopped
 """
 
@@ -148,7 +149,7 @@ class Command(BaseCommand):
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            task: TaskID = bar.add_task(found.path.name, total=found.fingerprint.size_bytes, rows=0)
+            task: TaskID = bar.add_task(found.path.name, total=found.fingerprint.content_bytes, rows=0)
             return jobs.run(
                 found,
                 source=source,
