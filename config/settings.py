@@ -90,7 +90,7 @@ DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="Meterhouse <no-reply@lo
 
 # --- Ingestion -------------------------------------------------------------------------------------------------------
 REJECT_THRESHOLD: float = env.float("REJECT_THRESHOLD", default=0.001)
-INGEST_UNPACKED_BYTES_MAX: int = env.int("INGEST_UNPACKED_BYTES_MAX", default=1024**4)
+INGEST_UNPACKED_BYTES_MAX: int = env.int("INGEST_UNPACKED_BYTES_MAX", default=1_099_511_627_776)
 INGEST_UNPACKED_RATIO_MAX: int = env.int("INGEST_UNPACKED_RATIO_MAX", default=500)
 
 # --- Application -----------------------------------------------------------------------------------------------------
