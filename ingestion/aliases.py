@@ -56,3 +56,24 @@ NEUTRAL_PARENTS = frozenset(
         "postal_address", "data", "attributes", "properties", "details", "info", "record", "fields", "main", "primary",
     }
 )  # fmt: skip
+
+# What a list's current member may say about the record itself. An id, a name or a date in a list is somebody else's.
+LIST_TARGETS = ("phone", "email", "address", "city", "country")
+
+# Lists whose members are other people or things: their phone is not the record's.
+OTHERS = frozenset(
+    {
+        "family", "relatives", "relations", "children", "parents", "siblings", "spouses", "dependents", "emergency_contacts",
+        "references", "referees", "friends", "followers", "employees", "staff", "assistants", "managers", "agents", "lawyers",
+        "witnesses", "colleagues", "orders", "purchases", "payments", "invoices", "transactions", "items", "products", "events",
+        "messages", "employers", "companies", "jobs", "schools", "banks", "suppliers", "shipments", "deliveries",
+    }
+)  # fmt: skip
+
+# What the value itself is called in a list that is named after it: `phones[-1].number`.
+LIST_VALUES = frozenset({"number", "value", "text", "full", "formatted"})
+
+# Objects that hold the ids of one thing in several registers: `id.passport`, `id.member`.
+ID_PARENTS = frozenset({"id", "ids", "identifiers"})
+
+STATE_NAMES = frozenset({"state", "us_state", "state_code", "region"})

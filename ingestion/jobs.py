@@ -46,25 +46,27 @@ def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
         path, unpacked_max=settings.INGEST_UNPACKED_BYTES_MAX, ratio_max=settings.INGEST_UNPACKED_RATIO_MAX
     )
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
-    return Inspection(path, known, detected, infer(_samples(path, detected)))
+    samples, lists = _samples(path, detected)
+    return Inspection(path, known, detected, infer(samples, lists=lists))
 
 
-def _samples(path: Path, detected: DetectedFormat) -> dict[str, list[str]]:
-    """The first values of each text column, from the file's first batch that has rows. Raises `EmptyFile`."""
+def _samples(path: Path, detected: DetectedFormat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The first values of each text column and of each list, from the file's first batch that has rows. Raises `EmptyFile`."""
     columns = detected.dialect.columns if detected.dialect else ()
     seen = False
     for batch in detected.reader(path):
         seen = True
         rows = batch.rows.slice(0, SAMPLE_ROWS)
         if rows.num_rows:
-            return {
-                column.name: [value or "" for value in rows.column(place).to_pylist()]
-                for place, column in enumerate(rows.schema)
-                if not holds_json(column)
-            }
+            samples: dict[str, list[str]] = {}
+            lists: dict[str, list[str]] = {}
+            for place, column in enumerate(rows.schema):
+                values = [value or "" for value in rows.column(place).to_pylist()]
+                (lists if holds_json(column) else samples).setdefault(column.name, values)
+            return samples, lists
     if not seen:
         raise EmptyFile(f"{path} holds no record: there is nothing to load.")
-    return {name: [] for name in columns}
+    return {name: [] for name in columns}, {}
 
 
 def run(

@@ -11,7 +11,6 @@ _PHONE_PUNCTUATION = re.compile(r"^\+|^00\d|\d[\s().\-/]+\d")
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([T ].*)?|\d{8}|\d{10}|\d{13}")
 _ISO_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}.*")
 _SLASH_DATE = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}.*")
-_LAST_FIRST = re.compile(r"[^,]+, [^,]+")
 
 US_STATES = frozenset(
     re.findall(
@@ -22,12 +21,15 @@ US_STATES = frozenset(
 
 
 def looks_like(target: str, values: Sequence[str], share: float, *, by_shape_alone: bool = False) -> bool:
-    """Whether at least `share` of the values have the shape of `target`: email, phone, country or created_date.
+    """Whether at least `share` of the values have the shape of `target`: email, phone, country or created_date."""
+    return bool(values) and share_of(target, values, by_shape_alone=by_shape_alone) >= share
+
+
+def share_of(target: str, values: Sequence[str], *, by_shape_alone: bool = False) -> float:
+    """The share of the values (some) that have the shape of `target`: email, phone, country or created_date.
 
     `by_shape_alone`: the header said nothing, so shapes that other things share (bare numbers, two-letter codes) do not count.
     """
-    if not values:
-        return False
     if target == "email":
         hits = sum(_EMAIL.fullmatch(value) is not None for value in values)
     elif target == "phone":
@@ -36,7 +38,7 @@ def looks_like(target: str, values: Sequence[str], share: float, *, by_shape_alo
         hits = sum((not by_shape_alone or len(value) > 2) and alpha_3(value) is not None for value in values)
     else:
         hits = sum(_DATE.fullmatch(value) is not None for value in values)
-    return hits / len(values) >= share
+    return hits / len(values)
 
 
 def _is_phone(value: str, *, by_shape_alone: bool) -> bool:
@@ -49,11 +51,6 @@ def _is_phone(value: str, *, by_shape_alone: bool) -> bool:
         and _DATE.fullmatch(value) is None
         and _ISO_DATE.match(value) is None
     )
-
-
-def share_of_last_first(values: Sequence[str]) -> float:
-    """The share of names written "Last, First"."""
-    return sum(_LAST_FIRST.fullmatch(value) is not None for value in values) / max(1, len(values))
 
 
 def share_of_us_states(values: Sequence[str]) -> float:

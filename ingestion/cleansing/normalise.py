@@ -16,7 +16,8 @@ from ingestion.cleansing.metadata import canonical_json
 from ingestion.cleansing.phones import normalise_phones
 from ingestion.cleansing.text import blank_out, tidy
 from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHTS
-from ingestion.formats.batches import holds_json
+from ingestion.formats.batches import holds_json, is_list_member
+from ingestion.inversions import INVERTED, NOT_INVERTED, TURNED
 from ingestion.mapping import Mapping
 from ingestion.shapes import US_STATES
 
@@ -48,17 +49,20 @@ _EMAIL = (
 )
 # What nearly every address looks like; the full pattern, several times slower, sees only the others.
 _PLAIN_EMAIL = r"(?-u)^[a-z0-9_+-]+(?:\.[a-z0-9_+-]+)*@(?:[a-z0-9]+(?:-+[a-z0-9]+)*\.)+[a-z]{2,}$"
-_NOT_A_FIRST_NAME = r"(?i), *(?:inc|llc|ltd|limited|gmbh|corp|co|plc|s\.?a|jr|sr|ii|iii|iv|md|phd|esq)\.?$"
 
 
 @dataclass
 class _Work:
-    """The columns on their way: `values` by field, `bad` masks by field with their reason, what stays as metadata."""
+    """The columns on their way: `values` by field, `bad` masks by field with their reason, what stays as metadata.
+
+    `beside`: members of lists that no field takes. Their whole list is in the metadata, they are read and not kept again.
+    """
 
     rows: int
     values: dict[str, pl.Series] = field(default_factory=dict)
     bad: list[tuple[str, str, pl.Series]] = field(default_factory=list)
     metadata: dict[str, tuple[pl.Series, bool]] = field(default_factory=dict)
+    beside: dict[str, pl.Series] = field(default_factory=dict)
 
     def refuse(self, name: str, reason: str, where: pl.Series, source: str, given: pl.Series) -> None:
         """Marks values of a field as bad: kept in the metadata as given, blanked in their column."""
@@ -80,7 +84,8 @@ def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, 
     """Clean records (CLEAN_SCHEMA) and rejected rows (REJECTED_SCHEMA); `position` is the row's place in `batch`.
 
     Every row of `batch` is in exactly one of the two. Columns are texts under their source's names, "" or null for empty; one
-    marked JSON_COLUMN holds JSON arrays. A column that the mapping does not name goes to the metadata.
+    marked JSON_COLUMN holds JSON arrays. A column that the mapping does not name goes to the metadata, unless it is marked
+    LIST_MEMBER: then its list is there already.
     """
     work = _Work(batch.num_rows)
     targets = {column.source: column.target for column in mapping.columns if column.target}
@@ -89,7 +94,9 @@ def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, 
         values = tidy(batch.column(place))
         is_json = holds_json(column)
         target = None if is_json else targets.get(column.name)
-        if target is None or target in given:
+        if is_list_member(column) and (target is None or target in given):
+            work.beside[column.name] = values
+        elif target is None or target in given:
             _add_metadata(work, column.name, values, is_json=is_json)
         else:
             given[target] = (column.name, values)
@@ -128,8 +135,8 @@ def _set_name(work: _Work, mapping: Mapping) -> None:
     names = work.values["name"]
     parts = [work.values.pop(part) for part in NAME_PARTS]
     if mapping.last_first:
-        turn = (names.str.count_matches(",", literal=True) == 1) & ~names.str.contains(_NOT_A_FIRST_NAME)
-        names = names.zip_with(~turn, names.str.replace(r"^([^,]+), *([^,]+)$", "${2} ${1}"))
+        turn = names.str.contains(INVERTED) & ~names.str.contains(NOT_INVERTED)
+        names = names.zip_with(~turn, names.str.replace(INVERTED, TURNED))
     if mapping.name_parts and (names == "").any():
         parts = [work.metadata[source][0] for source in mapping.name_parts if source in work.metadata]
     if any((part != "").any() for part in parts):
@@ -171,8 +178,8 @@ def _set_by_words(work: _Work, name: str, source: str, canonical: Callable[[str]
 def _set_phone(work: _Work, source: str, given: dict[str, tuple[str, pl.Series]], mapping: Mapping) -> None:
     values = work.values["phone"]
     regions = work.values["country"]
-    if mapping.region_column is not None and mapping.region_column in work.metadata:
-        states = work.metadata[mapping.region_column][0]
+    states = _region_values(work, mapping.region_column)
+    if states is not None:
         in_us = states.is_in(list(US_STATES)) & (regions == "")
         regions = regions.zip_with(~in_us, pl.Series(["USA"], dtype=pl.String).new_from_index(0, work.rows))
     phones = normalise_phones(values, regions)
@@ -180,6 +187,12 @@ def _set_phone(work: _Work, source: str, given: dict[str, tuple[str, pl.Series]]
     if phones.cut.any():
         work.keep(source, values, phones.cut)
     work.values["phone"] = phones.values
+
+
+def _region_values(work: _Work, column: str | None) -> pl.Series | None:
+    if column in work.beside:
+        return work.beside[column]
+    return work.metadata[column][0] if column in work.metadata else None
 
 
 def _set_date(work: _Work, source: str, mapping: Mapping) -> None:

@@ -18,6 +18,15 @@ def holds_json(column: "pa.Field[pa.DataType]") -> bool:
     return bool(column.metadata and JSON_COLUMN.keys() <= column.metadata.keys())
 
 
+# Marks a column that repeats a member of a list which the batch also holds whole: a field may take it, the metadata does not.
+LIST_MEMBER = {b"member": b"list"}
+
+
+def is_list_member(column: "pa.Field[pa.DataType]") -> bool:
+    """Whether a batch's column is marked LIST_MEMBER."""
+    return bool(column.metadata and LIST_MEMBER.keys() <= column.metadata.keys())
+
+
 class RefusedFile(DomainError):
     """A file that cannot be loaded at all: nothing was loaded, `code` and message say why and what to do."""
 

@@ -1,5 +1,6 @@
 """One JSON object to flat texts: nested objects by path, lists as JSON text. Pure."""
 
+import itertools
 import json
 from typing import Any
 
@@ -49,6 +50,32 @@ def flatten(value: Any) -> tuple[dict[str, str], dict[str, str]]:
     if len(texts) + len(lists) > limits.COLUMNS_MAX:
         raise UnusableRow("TOO_MANY_FIELDS", f"more than {limits.COLUMNS_MAX} fields")
     return texts, lists
+
+
+def list_members(value: dict[str, Any]) -> dict[str, str]:
+    """What a flattened object's lists offer as columns, {path: text}, LIST_MEMBERS_MAX at most.
+
+    Of a list of objects the last one's texts and numbers (`terms[-1].phone`): lists grow at their end, so the last is the
+    current one. Of a list of texts or numbers the first (`emails[0]`), which is the main one. Lists inside lists offer nothing.
+    """
+    members: dict[str, str] = {}
+    stack: list[tuple[str, dict[str, Any], bool]] = [("", value, False)]
+    while stack and len(members) < limits.LIST_MEMBERS_MAX:
+        prefix, current, inside = stack.pop()
+        for key, item in current.items():
+            path = (prefix + key).replace("\x00", " ")
+            if isinstance(item, dict):
+                stack.append((path + ".", item, inside))
+            elif isinstance(item, list):
+                if inside or not item:
+                    continue
+                if all(isinstance(part, dict) for part in item):
+                    stack.append((path + "[-1].", item[-1], True))
+                elif item[0] and all(isinstance(part, str) for part in item):
+                    members.setdefault(path + "[0]", item[0])
+            elif inside and isinstance(item, str) and item:
+                members.setdefault(path, item)
+    return dict(itertools.islice(members.items(), limits.LIST_MEMBERS_MAX))
 
 
 def _list_text(items: list[Any], depth: int) -> str:

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from ingestion.formats import limits
-from ingestion.formats.batches import JSON_COLUMN, Batch, Reject, clip, clip_bytes
+from ingestion.formats.batches import JSON_COLUMN, LIST_MEMBER, Batch, Reject, clip, clip_bytes
 from ingestion.formats.delimited_blocks import last_line_end
 from ingestion.formats.encoding import Utf8Source
-from ingestion.formats.json_flatten import UnusableRow, flatten
+from ingestion.formats.json_flatten import UnusableRow, flatten, list_members
 
 BATCH_ROWS = 50_000
 _SPACE = re.compile(r"[\s,]*")
@@ -48,25 +48,28 @@ class _Rows:
         self.number = number
         self.texts: list[dict[str, str]] = []
         self.lists: list[dict[str, str]] = []
+        self.members: list[dict[str, str]] = []
         self.numbers: list[int] = []
         self.raws: list[Callable[[], str]] = []
         self.rejects: list[Reject] = []
         self.columns: dict[str, None] = {}
         self.list_columns: dict[str, None] = {}
+        self.member_columns: dict[str, None] = {}
 
     def __len__(self) -> int:
         return len(self.texts) + len(self.rejects)
 
     @property
     def full(self) -> bool:
-        rows, columns = len(self), len(self.columns) + len(self.list_columns)
+        rows, columns = len(self), len(self.columns) + len(self.list_columns) + len(self.member_columns)
         return rows >= BATCH_ROWS or columns >= limits.COLUMNS_MAX or rows * columns >= limits.BATCH_CELLS_MAX
 
     def add(self, read: Callable[[], Any], raw: Callable[[], str], *, escapes: bool) -> None:
         """Adds the row that `read` gives, or a reject that says why it cannot. `escapes`: its text holds \\u escapes."""
         self.number += 1
         try:
-            texts, lists = flatten(read())
+            value = read()
+            texts, lists = flatten(value)
             if escapes:
                 # A lone surrogate is no text: it cannot be stored nor shown.
                 "".join([*texts, *texts.values(), *lists, *lists.values()]).encode()
@@ -85,20 +88,25 @@ class _Rows:
             self.raws.append(raw)
             if not texts.keys() <= self.columns.keys():
                 self.columns.update(dict.fromkeys(texts))
+            members = list_members(value) if lists else {}
+            self.members.append(members)
             if lists:
                 self.list_columns.update(dict.fromkeys(lists))
+                self.member_columns.update(dict.fromkeys(members))
 
     def reject(self, reason: str, message: str, raw: str) -> None:
         self.rejects.append(Reject(self.number, "", reason, message, raw))
 
     def batch(self) -> Batch:
         arrays, fields = [], []
-        for name in self.columns:
-            arrays.append(pa.array([row.get(name, "") for row in self.texts], pa.string()))
-            fields.append(pa.field(name, pa.string()))
-        for name in self.list_columns:
-            arrays.append(pa.array([row.get(name, "") for row in self.lists], pa.string()))
-            fields.append(pa.field(name, pa.string(), metadata=JSON_COLUMN))
+        for names, cells, mark in (
+            (self.columns, self.texts, None),
+            (self.list_columns, self.lists, JSON_COLUMN),
+            (self.member_columns, self.members, LIST_MEMBER),
+        ):
+            for name in names:
+                arrays.append(pa.array([row.get(name, "") for row in cells], pa.string()))
+                fields.append(pa.field(name, pa.string(), metadata=mark))
         if not arrays:
             arrays, fields = [pa.array([""] * len(self.texts), pa.string())], [pa.field("column_1", pa.string())]
         rows = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))

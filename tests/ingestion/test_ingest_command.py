@@ -247,6 +247,25 @@ def test_an_office_is_found_by_its_city_with_its_zip_as_written(tmp_path: Path) 
     assert office["metadata"] == '{"fax":"617-555-0100","key":"A1","latitude":"42.3548250","state":"MA","zip":"02458"}'
 
 
+def test_a_person_is_loaded_with_the_contact_data_of_the_current_term(tmp_path: Path) -> None:
+    name = mark().capitalize()
+    person = {
+        "id": {"register": f"T-{name}", "old": 17},
+        "name": {"first": "Ann", "last": name, "official_full": f"Ann {name}"},
+        "bio": {"birthday": "1958-10-13"},
+        "terms": [
+            {"start": "2001-01-03", "state": "OR", "phone": "202-555-0100", "address": "1 Old St"},
+            {"start": "2007-01-03", "state": "WA", "phone": "202-555-0143", "address": "2 New St"},
+        ],
+    }
+    assert ingest(written(tmp_path, "people.jsonl", json.dumps(person) + "\n"))[0] == 0
+    record = found("name", f"Ann {name}")[0]
+    assert (record["user_id"], record["phone"], record["address"]) == (f"T-{name}", "+12025550143", "2 New St")
+    kept = json.loads(record["metadata"])
+    assert kept.keys() == {"id.old", "name.first", "name.last", "bio.birthday", "terms"}
+    assert (kept["bio.birthday"], kept["terms"]) == ("1958-10-13", person["terms"])
+
+
 def test_an_artist_is_found_by_either_name(tmp_path: Path) -> None:
     last = mark().capitalize()
     text = f'\ufeffid,name,dates,placeOfBirth\r\n10,"{last}, Magdalena",born 1930,Polska\r\n11,"Doe, Ann",,"Bath, England"\r\n'

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.formats import limits
-from ingestion.formats.json_flatten import UnusableRow, flatten
+from ingestion.formats.batches import is_list_member
+from ingestion.formats.json_flatten import UnusableRow, flatten, list_members
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 from ingestion.formats.limits import DEPTH_MAX, ROW_BYTES_MAX
 from tests.ingestion.files import batches, rejects, rows, written
@@ -30,11 +31,11 @@ def test_nested_objects_become_paths_and_lists_stay_json(tmp_path: Path) -> None
 
 
 def test_a_path_that_is_a_list_in_some_rows_gives_two_columns(tmp_path: Path) -> None:
-    path = written(tmp_path, "a.jsonl", '{"id": 1, "t": "x"}\n{"id": 2, "t": ["y"]}\n')
+    path = written(tmp_path, "a.jsonl", '{"id": 1, "t": "x"}\n{"id": 2, "t": [["y"]]}\n')
     batch = batches(path)[0]
     assert batch.rows.schema.names == ["id", "t", "t"]
     assert batch.rows.column(1).to_pylist() == ["x", ""]
-    assert batch.rows.column(2).to_pylist() == ["", '["y"]']
+    assert batch.rows.column(2).to_pylist() == ["", '[["y"]]']
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,39 @@ def test_an_array_of_nothing_has_no_rows(tmp_path: Path) -> None:
 
 def test_flatten_keeps_two_values_of_one_path() -> None:
     assert flatten({"a.b": "1", "a": {"b": "2"}}) == ({"a.b": "1", "a.b_2": "2"}, {})
+
+
+def test_a_list_of_objects_offers_its_last_one_and_stays_whole(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "a.jsonl", '{"terms": [{"tel": "1", "old": "x"}, {"tel": "2", "at": {"city": "Rome"}, "no": []}]}\n'
+    )
+    batch = batches(path)[0]
+    assert batch.rows.to_pylist() == [
+        {
+            "terms": '[{"old":"x","tel":"1"},{"at":{"city":"Rome"},"no":[],"tel":"2"}]',
+            "terms[-1].tel": "2",
+            "terms[-1].at.city": "Rome",
+        }
+    ]
+    assert [is_list_member(column) for column in batch.rows.schema] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("value", "members"),
+    [
+        ({"emails": ["a", "b"]}, {"emails[0]": "a"}),
+        ({"x": {"emails": ["a"]}}, {"x.emails[0]": "a"}),
+        ({"mixed": ["a", {"b": "c"}], "lists": [["a"]], "none": [], "empty": [{}]}, {}),
+        ({"outer": [{"inner": [{"tel": "1"}]}]}, {}),
+    ],
+)
+def test_what_a_list_offers(value: dict[str, Any], members: dict[str, str]) -> None:
+    assert list_members(value) == members
+
+
+def test_a_list_offers_a_bounded_number_of_members() -> None:
+    members = list_members({"wide": [{f"k{number}": "v" for number in range(2000)}]})
+    assert len(members) == limits.LIST_MEMBERS_MAX
 
 
 def test_flatten_limits_the_depth() -> None:

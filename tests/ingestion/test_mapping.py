@@ -92,6 +92,78 @@ def test_infer_notices_last_first_names() -> None:
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        ["Acme, Inc.", "Beta, Ltd.", "Gamma, GmbH"],
+        ["Testville, WA", "Testburg, OR"],
+        ["Testname, the Elder", "Testname, the Younger"],
+        [f"Testville {word}, Illinois" for word in "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"],
+    ],
+)
+def test_infer_turns_no_commas_that_are_no_inversion(values: list[str]) -> None:
+    assert infer({"name": values}).last_first is False
+
+
+def test_infer_takes_contact_data_from_the_current_member_of_a_list() -> None:
+    samples = {
+        "name.official_full": ["Ann Testname", "Bo Testname"],
+        "family[-1].phone": ["202-555-0100", ""],
+        "roles[-1].city": ["Wrongville", ""],
+        "terms[-1].phone": ["202-555-0143", "202-555-0144"],
+        "terms[-1].address": ["1 Test St", "2 Test St"],
+        "terms[-1].city": ["Testville", "Testburg"],
+        "terms[-1].state": ["WA", "OR"],
+        "terms[-1].id": ["7", "8"],
+        "terms[-1].name": ["x", "y"],
+    }
+    assert targets(samples) == {
+        "name.official_full": "name",
+        "terms[-1].phone": "phone",
+        "terms[-1].address": "address",
+        "terms[-1].city": "city",
+    }
+    mapping = infer(samples)
+    assert mapping.region_column == "terms[-1].state"
+    assert {column.how for column in mapping.columns if column.target is None} == {"in a list"}
+
+
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [
+        ("emails[0]", "email"),
+        ("phone_numbers[0]", "phone"),
+        ("phones[-1].number", "phone"),
+        ("addresses[-1].street", "address"),
+        ("addresses[-1].city", "city"),
+        ("contact.emails[-1].address", "email"),
+        ("orders[-1].phone", None),
+        ("children[-1].email", None),
+        ("tags[0]", None),
+    ],
+)
+def test_infer_by_list(column: str, target: str | None) -> None:
+    assert targets({"name": ["Ann"], column: ["x"]}).get(column) == target
+
+
+def test_infer_takes_the_first_id_of_several_that_every_record_has_alone() -> None:
+    samples = {"id.old": ["1", ""], "id.kind": ["a", "a"], "id.register": ["T1", "T2"], "id.other": ["3", "4"]}
+    assert targets(samples) == {"id.register": "user_id"}
+
+
+def test_a_name_that_its_values_contradict_is_worth_less() -> None:
+    columns = infer({"name": ["Ann"] * 4, "email": ["a@b.de", "none", "unknown", "?"]}).columns
+    assert [(column.target, column.confidence) for column in columns] == [("name", 1.0), ("email", 0.62)]
+
+
+def test_lists_are_shown_as_metadata() -> None:
+    mapping = infer({"name": ["Ann"]}, lists={"tags": ['["a"]', ""]})
+    assert [(column.source, column.target, column.how, column.samples) for column in mapping.columns] == [
+        ("name", "name", "alias", ("Ann",)),
+        ("tags", None, "list", ('["a"]',)),
+    ]
+
+
+@pytest.mark.parametrize(
     ("dates", "day_first"), [(["25/12/2024", "01/02/2024"], True), (["12/25/2024"], False), (["1/2/2024"], False)]
 )
 def test_infer_notices_day_first_dates(dates: list[str], day_first: bool) -> None:

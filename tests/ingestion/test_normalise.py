@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingestion.cleansing import CLEAN_SCHEMA, normalise
 from ingestion.fields import FIELDS, WEIGHTS
-from ingestion.formats.batches import JSON_COLUMN
+from ingestion.formats.batches import JSON_COLUMN, LIST_MEMBER
 from ingestion.mapping import ColumnMapping, Mapping
 
 
@@ -224,6 +224,21 @@ def test_an_empty_name_is_made_of_parts_that_stay_in_the_metadata() -> None:
         ("Art & Language", "Art & Language"),
         ("Doe, John, Jr.", "Doe, John, Jr."),
         ("Acme, Inc.", "Acme, Inc."),
+        ("Testname, Sir Henry", "Sir Henry Testname"),
+        ("Testname, The Hon. Ann", "The Hon. Ann Testname"),
+        ("Testname, Willem van", "Willem van Testname"),
+        ("Lord, Test", "Test Lord"),
+        ("Sir, Testname", "Sir, Testname"),
+        ("Testname, Lady", "Testname, Lady"),
+        ("Testname, the Younger", "Testname, the Younger"),
+        ("Testname, Hans, the Younger", "Testname, Hans, the Younger"),
+        ("Testname, of Testville", "Testname, of Testville"),
+        ("Testname and Other, Ann and Bo", "Testname and Other, Ann and Bo"),
+        ("Test & Sons, London", "Test & Sons, London"),
+        ("Testname Studio, Rome", "Testname Studio, Rome"),
+        ("T/T (Paris, France)", "T/T (Paris, France)"),
+        ("Testname, born 1944", "Testname, born 1944"),
+        ("Testname,Ann", "Ann Testname"),
     ],
 )
 def test_last_first_names_are_turned(given_text: str, name: str) -> None:
@@ -240,6 +255,22 @@ def test_metadata_keeps_lists_as_json() -> None:
     batch = pa.RecordBatch.from_arrays([pa.array(["1", "2"]), pa.array(['["a","b"]', ""])], schema=schema)
     records = normalise(batch, mapped("user_id"))[0].to_pylist()
     assert [record["metadata"] for record in records] == ['{"tags":["a","b"]}', "{}"]
+
+
+def test_a_member_of_a_list_is_taken_by_a_field_or_left_in_its_list() -> None:
+    terms = '[{"party":"T","phone":"202-555-0143","state":"WA"}]'
+    marks = {"name": None, "terms": JSON_COLUMN} | {
+        f"terms[-1].{key}": LIST_MEMBER for key in ("phone", "state", "party")
+    }
+    schema = pa.schema([pa.field(name, pa.string(), metadata=mark) for name, mark in marks.items()])
+    cells = [pa.array([cell]) for cell in ("Ann", terms, "202-555-0143", "WA", "T")]
+    mapping = Mapping(
+        (ColumnMapping("name", "name", 1.0, "alias"), ColumnMapping("terms[-1].phone", "phone", 0.75, "list member")),
+        region_column="terms[-1].state",
+    )
+    record = normalise(pa.RecordBatch.from_arrays(cells, schema=schema), mapping)[0].to_pylist()[0]
+    assert (record["name"], record["phone"]) == ("Ann", "+12025550143")
+    assert record["metadata"] == '{"terms":' + terms + "}"
 
 
 def test_quality_is_the_weight_of_valid_fields() -> None:
