@@ -7,8 +7,10 @@ older snapshot put back under a new replication id. The model remembers only wha
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -54,6 +56,7 @@ class Protocol(GrantSteps, ReserveSteps, RuleBasedStateMachine):
         self.partition = self.number % PARTITIONS
         self.told: dict[str, Told] = {}
         self.snapshot: dict[bytes, bytes] = {}
+        self.clock_jumped = False
         # A second key, to be revoked; and what a writer that has stalled since has read of it.
         self.other = services_of_keys.issue_key(account=self.customer.account, rpm=0)
         self.other_is_revoked = False
@@ -163,9 +166,20 @@ class Protocol(GrantSteps, ReserveSteps, RuleBasedStateMachine):
     def apply_outstanding(self) -> None:
         loading.apply_commands(self.customer.account.pk)
 
-    @rule(limit=st.integers(1, 5))
-    def drain_some(self, limit: int) -> None:
-        ledger.drain_ledger([self.partition], limit=limit, now=timezone.now())
+    @rule(limit=st.integers(1, 5), minutes=st.sampled_from([0, 0, -90, 90]))
+    def drain_some_by_a_clock_that_is_wrong(self, limit: int, minutes: int) -> None:
+        ledger.drain_ledger([self.partition], limit=limit, now=timezone.now() + timedelta(minutes=minutes))
+
+    @rule(hours=st.integers(1, 40))
+    def the_clock_of_redis_jumps_ahead_and_back(self, hours: int) -> None:
+        """A stream's ids never go back, so all later events are dated by the jump, until the stream is lost."""
+        journal = counters.journal_key(self.partition)
+        if money().exists(journal):
+            last: Any = money().xinfo_stream(journal)
+            ahead_ms = int(time.time() * 1000) + hours * 3_600_000
+            if int(last["last-generated-id"].partition(b"-")[0]) < ahead_ms:
+                money().execute_command("XSETID", journal, f"{ahead_ms}-0")  # type: ignore[no-untyped-call]
+                self.clock_jumped = True
 
     @rule()
     def drain_and_crash_before_the_cursor_moves(self) -> None:
@@ -387,6 +401,8 @@ class Protocol(GrantSteps, ReserveSteps, RuleBasedStateMachine):
         assert verify._ledger_differences([self.number]) == []
         _, behind, differences = verify._live_differences([self.number])
         assert (behind, differences) == ([], [])
+        if self.clock_jumped:
+            money().flushall()  # streams dated ahead are nobody else's affair
 
 
 def _run(*, examples: int, steps: int) -> None:
