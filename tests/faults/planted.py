@@ -413,6 +413,13 @@ FAULTS = [
         "if False:",
     ),
     Fault(
+        "a COPY that Postgres breaks off ends the drain",
+        "credits/ledger_rows.py",
+        "with connection.wrap_database_errors, cursor.copy(statement) as copy:",
+        "with cursor.copy(statement) as copy:",
+        "tests/credits/test_ledger.py",
+    ),
+    Fault(
         "grants are not drawn",
         "credits/ledger.py",
         "grants.draw(open_grants, booked)",
