@@ -101,7 +101,13 @@ class Run:
         evidence.topped_up += self._operators.topped_up
         self._observer.fill(evidence)
         self.evidence = evidence
-        return check(evidence)
+        found = [Violation("process", "has ended by itself", None, said) for said in self._ground.ended()]
+        found += [
+            Violation("request", "met a defect", asked.account, str(asked))
+            for asked in evidence.asked
+            if asked.status == 500
+        ]
+        return found + check(evidence)
 
     def _note(self, name: str, course: Course, agreed_at: float) -> None:
         self._meanwhile += sum(

@@ -180,7 +180,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """An invariant (C1 to C10) that does not hold, for whom, and by what one sees it."""
+    """An invariant (C1 to C10, or what else was broken) that does not hold, for whom, and by what one sees it."""
 
     invariant: str
     what: str

@@ -42,7 +42,8 @@ START_TRIES = 3
 class Program:
     """A web or drain process, started again after it was killed, and the proxies through which it sees the stores."""
 
-    def __init__(self, make: Callable[[], Any], *, to_redis: Proxy, to_postgres: Proxy) -> None:
+    def __init__(self, name: str, make: Callable[[], Any], *, to_redis: Proxy, to_postgres: Proxy) -> None:
+        self.name = name
         self._make = make
         self.to_redis, self.to_postgres = to_redis, to_postgres
         self.process = make()
@@ -127,7 +128,7 @@ class Ground:
             self._stack.callback(made.close)
             return made
 
-        return Program(make, to_redis=to_redis, to_postgres=to_postgres)
+        return Program(f"{name}-{number}", make, to_redis=to_redis, to_postgres=to_postgres)
 
     def _sockets(self) -> str:
         return self.postgres.urls["DATABASE_URL"].partition("?host=")[2]
@@ -146,6 +147,14 @@ class Ground:
 
     def everybody(self) -> list[Program]:
         return [*self.webs, *self.drains]
+
+    def ended(self) -> list[str]:
+        """Processes that have ended by themselves, and what they said last."""
+        return [
+            f"{program.name}: {processes.tail(self.folder / f'{program.name}.log')[-1500:]}"
+            for program in self.everybody()
+            if not program.process.is_running
+        ]
 
     def money(self) -> "redis.Redis":
         """A client of Redis, past every proxy."""

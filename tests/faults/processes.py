@@ -45,6 +45,10 @@ class ServerProcess:
                 start_new_session=True,
             )
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
 
