@@ -219,7 +219,7 @@ def _load_sample(stack: Stack, product: Product) -> None:
     sample = stack.state / "sample.csv"
     try:
         product.manage("generate_records", "--rows", str(SAMPLE_ROWS), "--out", str(sample))
-        product.manage("ingest", str(sample), show=True)
+        product.manage("ingest", str(sample), "--again", show=True)
     finally:
         sample.unlink(missing_ok=True)
 

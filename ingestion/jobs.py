@@ -50,6 +50,15 @@ def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
     return Inspection(path, known, detected, infer(samples, lists=lists))
 
 
+def known(inspection: Inspection) -> IngestionJob | None:
+    """The last job that has loaded a file of this size and SHA-256 to its end, if there is one."""
+    return IngestionJob.objects.filter(
+        sha256=inspection.fingerprint.sha256,
+        size_bytes=inspection.fingerprint.size_bytes,
+        state__in=[IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW],
+    ).first()
+
+
 def _samples(path: Path, detected: DetectedFormat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The first values of each text column and of each list, from the file's first batch that has rows. Raises `EmptyFile`."""
     columns = detected.dialect.columns if detected.dialect else ()

@@ -41,6 +41,27 @@ def mapping_as_json(found: Inspection) -> dict[str, Any]:
     return {"path": str(found.path), "state": "dry_run", **found.detected.as_json(), "mapping": found.mapping.as_json()}
 
 
+def known_line(found: Inspection, job: IngestionJob) -> str:
+    """That a file was loaded before, when, and what to do about it."""
+    when = (job.finished_at or job.started_at).strftime("%Y-%m-%d %H:%M")
+    return (
+        f"{found.path.name}: skipped. This file was loaded on {when} UTC as {job.source_file} ({job.get_state_display()},"
+        f" job {job.id}). --again loads it all the same."
+    )
+
+
+def known_as_json(found: Inspection, job: IngestionJob) -> dict[str, Any]:
+    """The same for programs; the counts are of this run, which read nothing."""
+    counts = dict.fromkeys(("read", "loaded", "duplicates", "rejected"), 0)
+    return {
+        "path": str(found.path),
+        "state": "skipped",
+        "job": str(job.id),
+        "message": known_line(found, job),
+        **counts,
+    }
+
+
 def job_table(job: IngestionJob) -> tuple[str, Table, str]:
     """A headline, a job's counts (rows read = loaded + duplicates + rejected), a line of figures."""
     table = Table("", "rows")

@@ -70,6 +70,60 @@ def test_json_gives_one_answer_a_file(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_is_loaded_and_says_what_it_left_out(tmp_path: Path) -> None:
+    name = mark()
+    (tmp_path / "sub").mkdir()
+    first = written(tmp_path, "a.csv", f"id,name\n1,{name}\n")
+    second = written(tmp_path / "sub", "b.jsonl", f'{{"id": 2, "name": "{name}"}}\n')
+    hidden = written(tmp_path, ".c.csv", f"id,name\n3,{name}\n")
+    picture = written(tmp_path, "d.pdf", b"%PDF-1.7")
+    code, out, err = ingest(tmp_path, "--json")
+    assert code == 2
+    assert {answer["path"]: answer["state"] for answer in json.loads(out)} == {
+        str(hidden): "skipped",
+        str(first): "done",
+        str(picture): "refused",
+        str(second): "done",
+    }
+    assert f"Skipped: {hidden} is hidden." in err
+    assert count("hasToken(words, {name:String})", name=name) == 2
+
+
+def test_an_empty_folder_exits_2(tmp_path: Path) -> None:
+    code, _, err = ingest(tmp_path)
+    assert (code, err) == (2, f"Refused: {tmp_path} is an empty folder.\n")
+
+
+def test_a_file_that_was_loaded_before_is_skipped_whatever_its_name(tmp_path: Path) -> None:
+    text = f"id,name\n1,{mark()}\n"
+    job = json.loads(ingest(written(tmp_path, "a.csv", text), "--json")[1])[0]["job"]
+    before = IngestionJob.objects.count()
+    code, out, _ = ingest(written(tmp_path, "b.csv", text), "--json")
+    answer = json.loads(out)[0]
+    assert (code, answer["state"], answer["job"], answer["read"]) == (0, "skipped", job, 0)
+    assert IngestionJob.objects.count() == before
+    assert f"as a.csv (done, job {job}). --again loads it all the same." in ingest(tmp_path / "b.csv")[1]
+
+
+def test_again_reads_a_known_file_and_loads_nothing_twice(tmp_path: Path) -> None:
+    name = mark()
+    path = written(tmp_path, "a.csv", f"id,name\n1,{name}\n2,{name}\n")
+    answers = [json.loads(ingest(path, "--json", "--again")[1])[0] for _ in range(3)]
+    assert [(answer["read"], answer["loaded"], answer["duplicates"]) for answer in answers] == [
+        (2, 2, 0),
+        (2, 0, 2),
+        (2, 0, 2),
+    ]
+    assert count("hasToken(words, {name:String})", name=name) == 2
+
+
+def test_a_file_whose_job_stopped_is_not_known(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", f"id,name\n1,{mark()}\n")
+    job = json.loads(ingest(path, "--json")[1])[0]["job"]
+    IngestionJob.objects.filter(pk=job).update(state="stopped")
+    assert [(answer["job"], answer["state"]) for answer in json.loads(ingest(path, "--json")[1])] == [(job, "done")]
+
+
 def test_rejects_over_the_threshold_exit_1(tmp_path: Path) -> None:
     code, out, _ = ingest(written(tmp_path, "a.csv", f"id,name\n1,{mark()}\n2\n"))
     assert code == 1

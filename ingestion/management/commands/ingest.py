@@ -1,11 +1,9 @@
 """`manage.py ingest`: load files into the store that customers search."""
 
 import argparse
-import glob
 import json
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
 
@@ -18,6 +16,7 @@ from rich.table import Table
 
 from config.errors import DomainError
 from ingestion import jobs, reports
+from ingestion.discovery import discover
 from ingestion.formats.detect import FORMATS
 from ingestion.models import IngestionJob
 
@@ -33,11 +32,14 @@ _EPILOG = """
 examples:
   manage.py ingest customers.csv                 load one file
   manage.py ingest 'exports/2024-*.jsonl'        load every file that matches
+  manage.py ingest exports/                      load every file of a folder and its folders
   manage.py ingest customers.csv --dry-run       show what each column becomes, load nothing
   manage.py ingest customers.csv.gz              compressed files (gz, zst, bz2, xz, zip) are read as what is in them
   manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
 
-exit codes:
+A file that was loaded before (by size and SHA-256) is skipped; --again loads it all the same.
+
+exit codes (of several files the highest):
   0  done          every row is loaded, a duplicate or, below the threshold, rejected
   1  needs review  the rejected rows passed REJECT_THRESHOLD (0.1 %); see the dead letters in the admin
   2  refused       no such path, no permission, empty, broken archive, unknown format, nothing to map; nothing was loaded
@@ -55,7 +57,9 @@ class Command(BaseCommand):
         return parser
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("path", nargs="+", metavar="PATH", help="a file, or a quoted pattern like 'data/*.csv'")
+        parser.add_argument(
+            "path", nargs="+", metavar="PATH", help="a file, a folder, or a quoted pattern like 'data/*.csv'"
+        )
         parser.add_argument(
             "--format", default="auto", choices=["auto", *FORMATS], help="the format; found out by content unless given"
         )
@@ -69,6 +73,7 @@ class Command(BaseCommand):
             metavar="N",
             help=f"rows between two checkpoints, at least; more is faster and takes more memory (default {jobs.CHUNK_ROWS:,})",
         )
+        parser.add_argument("--again", action="store_true", help="load files, too, that were loaded before")
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
         parser.add_argument(
             "--json", action="store_true", dest="as_json", help="answer in JSON, without a progress bar"
@@ -98,7 +103,16 @@ class Command(BaseCommand):
 
     def _all(self, options: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         code, answers = DONE, []
-        for path in _paths(options["path"]):
+        try:
+            discovered = discover(options["path"])
+        except DomainError as exc:
+            raise CommandError(f"{exc.code}: {exc.message}", returncode=REFUSED) from exc
+        for skipped in discovered.skipped:
+            state = "refused" if skipped.refused else "skipped"
+            code = max(code, REFUSED if skipped.refused else DONE)
+            answers.append({"path": str(skipped.path), "state": state, "message": f"{skipped.path} {skipped.why}."})
+            self.errors.print(f"{state.capitalize()}: {skipped.path} {skipped.why}.", markup=False)
+        for path in discovered.files:
             if self.stop:
                 code = RESUMABLE
                 break
@@ -109,13 +123,22 @@ class Command(BaseCommand):
                     if not self.as_json:
                         self._show(reports.mapping_table(found))
                     continue
+                known = None if options["again"] else jobs.known(found)
+                if known is not None:
+                    answers.append(reports.known_as_json(found, known))
+                    if not self.as_json:
+                        self.console.print(
+                            reports.known_line(found, known), highlight=False, markup=False, soft_wrap=True
+                        )
+                    continue
                 job = self._run(found, source=options["source"], chunk_rows=options["chunk_rows"])
             except DomainError as exc:
                 code = max(code, REFUSED)
                 answers.append(
                     {"path": str(path), "state": "refused", "error": {"code": exc.code, "message": exc.message}}
                 )
-                self.errors.print(f"{exc.code}: {exc.message}", markup=False)
+                where = "" if str(path) in exc.message else f"{path}: "
+                self.errors.print(f"{exc.code}: {where}{exc.message}", markup=False)
                 continue
             except (DatabaseError, DjangoDatabaseError) as exc:
                 code = RESUMABLE
@@ -157,17 +180,3 @@ class Command(BaseCommand):
                 on_progress=lambda job: bar.update(task, completed=job.bytes_read, rows=job.rows_read),
                 should_stop=lambda: self.stop,
             )
-
-
-def _paths(given: list[str]) -> list[Path]:
-    """The files that the arguments name, each once; a pattern that matches nothing stays as it is, to be refused by name."""
-    paths: dict[Path, None] = {}
-    for text in given:
-        if glob.has_magic(text) and not Path(text).exists():
-            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))  # noqa: PTH207 - absolute patterns
-            paths.update(dict.fromkeys(match for match in matches if match.is_file()))
-            if not matches:
-                paths[Path(text)] = None
-        else:
-            paths[Path(text)] = None
-    return list(paths)
