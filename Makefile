@@ -20,7 +20,7 @@ help:
 	@echo "make up / make down   the same in the background;  RATE_LIMIT_RPM=5 make up, WEB_PROCESSES=2 make up"
 	@echo "make test             tests on engines of their own, in parallel;  ARGS='-k credits' chooses"
 	@echo "make test-all         and the browser's, Redis Cluster's, and the credit protocol's full random runs"
-	@echo "make test-long        long random runs, 52 cycles of faults under load, planted faults;  SEED=7 changes their order"
+	@echo "make test-long        long random runs, 58 cycles of faults under load, planted faults;  SEED=7 changes their order"
 	@echo "make check            ruff, mypy, import-linter, migrations, templates, workflow files"
 	@echo "make bench            the benchmarks;  ONLY=P1,P4 chooses"
 
@@ -44,7 +44,7 @@ test-all: $(VENV)/e2e.stamp
 
 test-long: $(VENV)/e2e.stamp
 	$(PYTEST) -m "long" --timeout 3600 $(ARGS)
-	$(RUN) -m tests.faults.cycles --cycles 52 $(if $(SEED),--seed $(SEED))
+	$(RUN) -m tests.faults.cycles --cycles 58 $(if $(SEED),--seed $(SEED))
 	$(RUN) -m tests.faults.planted
 
 check: $(VENV)/dev.stamp

@@ -5,12 +5,10 @@ here again. Everything is judged at rest, when no request runs and the drain has
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from tests.faults.evidence import Asked, Command, Evidence, Loss, SetAside, UsageRow, Violation
-from tests.faults.operations import Operation, joined
-
-CLOCK_SLACK_S = 0.25
+from tests.faults.evidence import Asked, Command, Evidence, SetAside, UsageRow, Violation
+from tests.faults.operations import Operation, in_a_loss, joined
 
 
 def check(evidence: Evidence) -> list[Violation]:
@@ -32,11 +30,6 @@ def check(evidence: Evidence) -> list[Violation]:
     ):
         found += finding
     return sorted(found, key=lambda violation: int(violation.invariant[1:]))
-
-
-def in_a_loss(losses: Iterable[Loss], started: float, ended: float) -> bool:
-    """Whether Redis lost something while this happened."""
-    return any(started <= loss.until + CLOCK_SLACK_S and ended >= loss.since - CLOCK_SLACK_S for loss in losses)
 
 
 def _books(evidence: Evidence) -> Iterator[Violation]:

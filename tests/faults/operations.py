@@ -1,13 +1,15 @@
 """Joins requests with charges: which ledger entries, events set aside and usage rows belong to which client's request."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tests.faults.evidence import Asked, Entry, Evidence
+from tests.faults.evidence import Asked, Entry, Evidence, Loss
 
 # A request that its client gave up may still be charged: its process was stopped, or the release waits for the sweep.
 BELATED_S = 30.0
 EARLY_S = 1.0
+CLOCK_SLACK_S = 0.25
 
 
 @dataclass(slots=True)
@@ -64,6 +66,11 @@ def _highest(asked: Asked) -> int:
     return 1 + (asked.rows if readable else asked.limit) // 100
 
 
+def in_a_loss(losses: Iterable[Loss], started: float, ended: float) -> bool:
+    """Whether Redis lost something while this happened."""
+    return any(started <= loss.until + CLOCK_SLACK_S and ended >= loss.since - CLOCK_SLACK_S for loss in losses)
+
+
 def joined(evidence: Evidence) -> tuple[list[Operation], list[Operation]]:
     """(what clients asked for, each with its charges; charges for which nobody asked)."""
     operations = _asked(evidence.asked)
@@ -87,7 +94,8 @@ def joined(evidence: Evidence) -> tuple[list[Operation], list[Operation]]:
         charge = booked.get((account, operation_id))
         operation.booked += charge.booked if charge else 0
     rest = [charge for place, charge in booked.items() if place not in claimed]
-    return operations, _match(rest, [operation for operation in operations if not operation.ids])
+    waiting = [operation for operation in operations if not operation.ids]
+    return operations, _match(rest, waiting, evidence.losses)
 
 
 def _asked(requests: list[Asked]) -> list[Operation]:
@@ -112,11 +120,11 @@ def _booked(entries: list[Entry]) -> dict[tuple[int, str], Operation]:
     return found
 
 
-def _match(charges: list[Operation], waiting: list[Operation]) -> list[Operation]:
+def _match(charges: list[Operation], waiting: list[Operation], losses: list[Loss]) -> list[Operation]:
     """Gives each charge whose request is not named anywhere (its usage row died with its process, or with Redis) to a request
     that could have made it, as many as possible; returns the charges that nobody can have made."""
     could: dict[int, list[int]] = {
-        index: [place for place, operation in enumerate(waiting) if _fits(charge, operation)]
+        index: [place for place, operation in enumerate(waiting) if _fits(charge, operation, losses)]
         for index, charge in enumerate(charges)
     }
     taken: dict[int, int] = {}
@@ -138,11 +146,14 @@ def _match(charges: list[Operation], waiting: list[Operation]) -> list[Operation
     return unclaimed
 
 
-def _fits(charge: Operation, operation: Operation) -> bool:
+def _fits(charge: Operation, operation: Operation, losses: list[Loss]) -> bool:
+    # Of a stream, the first parts may be booked when Redis loses the last one, and with it what names the request.
+    enough = operation.lowest <= charge.booked or in_a_loss(losses, operation.started, operation.ended)
     return (
         charge.account == operation.account
         and bool(charge.keys & operation.keys)
-        and operation.lowest <= charge.booked <= operation.highest
+        and enough
+        and charge.booked <= operation.highest
         and operation.started - EARLY_S <= charge.first
         and charge.last <= operation.ended + (BELATED_S if _may_be_late(operation) else EARLY_S)
     )

@@ -267,6 +267,37 @@ def drain_replies_dropped(course: Course) -> None:
     _proxied(course, course.chance.choice(course.ground.drains), Mode.DROP_REPLIES, 1, 4)
 
 
+def drain_frozen(course: Course) -> None:
+    """What one drain says to Redis arrives late, all at once, when the other has done its work."""
+    _proxied(course, course.chance.choice(course.ground.drains), Mode.FREEZE, 1, 4)
+
+
+def drain_frozen_flush(course: Course) -> None:
+    """What the drains have said arrives when Redis has forgotten everything and the accounts are loaded again."""
+    for program in course.ground.drains:
+        program.to_redis.set(Mode.FREEZE)
+    try:
+        course.hold(0.1, 0.5)
+        redis_flush(course)
+        course.hold(0.5, 2)
+    finally:
+        for program in course.ground.drains:
+            program.to_redis.set(Mode.PASS)
+    course.heal()
+
+
+def drain_frozen_postgres(course: Course) -> None:
+    """What one drain says to PostgreSQL arrives late, its commits too, while it holds the accounts' locks."""
+    course.strike()
+    program = course.chance.choice(course.ground.drains)
+    program.to_postgres.set(Mode.FREEZE)
+    try:
+        course.hold(1, 4)
+    finally:
+        program.to_postgres.set(Mode.PASS)
+    course.heal()
+
+
 def everybody_slow(course: Course) -> None:
     """Each answer of Redis takes 20 to 150 ms."""
     course.strike()
@@ -307,6 +338,9 @@ STRIKES: dict[str, Callable[[Course], None]] = {
     "drain-replies-dropped": drain_replies_dropped,
     "drain-lossy": drain_lossy,
     "drain-lossy-postgres": drain_lossy_postgres,
+    "drain-frozen": drain_frozen,
+    "drain-frozen-flush": drain_frozen_flush,
+    "drain-frozen-postgres": drain_frozen_postgres,
     "everybody-slow": everybody_slow,
 }
 

@@ -92,6 +92,11 @@ def test_a_charge_whose_usage_row_names_no_request_belongs_to_one_that_got_no_an
     assert named(right(asked=[lost], usage=[replace(USAGE, request_id="", status=0)])) == []
 
 
+def test_the_first_parts_of_a_stream_whose_end_redis_lost_belong_to_it() -> None:
+    stream = replace(ASKED, endpoint="download", limit=900, rows=500, used=3)
+    assert named(right(asked=[stream], usage=[], losses=[Loss(10.6, 11.0, "FLUSHALL")])) == []
+
+
 def test_a_balance_beside_its_ledger_is_named() -> None:
     evidence = right(accounts=[Account(7, 990, 0, 1, 1, 1)], live=[replace(LIVE, balance=990)])
     evidence.grants = [replace(evidence.grants[0], amount=993, remaining=990)]
