@@ -20,6 +20,7 @@ from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.loader import Loaded, Loader
 from ingestion.mapping import KNOWN_HEADER, Mapping, infer
+from ingestion.mapping_documents import MappingDocument
 from ingestion.models import DeadLetter, IngestionJob
 from ingestion.pipeline import Chunk, chunks
 
@@ -38,16 +39,23 @@ class Inspection:
     fingerprint: Fingerprint
     detected: DetectedFormat
     mapping: Mapping
+    mapping_name: str = ""
 
 
-def inspect(path: Path, *, wanted: str = "auto") -> Inspection:
-    """Fingerprint, format and mapping of a file. Raises `RefusedFile` subclasses and `NothingMappable`; loads nothing."""
+def inspect(path: Path, *, wanted: str = "auto", mapping: tuple[str, MappingDocument] | None = None) -> Inspection:
+    """Fingerprint, format and mapping of a file: the given one by its name, else found out. Loads nothing.
+
+    Raises `RefusedFile` subclasses, `NothingMappable`, `MappingDoesNotFit`.
+    """
     known = fingerprint(
         path, unpacked_max=settings.INGEST_UNPACKED_BYTES_MAX, ratio_max=settings.INGEST_UNPACKED_RATIO_MAX
     )
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
     samples, lists = _samples(path, detected)
-    return Inspection(path, known, detected, infer(samples, lists=lists))
+    if mapping is None:
+        return Inspection(path, known, detected, infer(samples, lists=lists))
+    name, document = mapping
+    return Inspection(path, known, detected, document.applied(samples, lists=lists), name)
 
 
 def known(inspection: Inspection) -> IngestionJob | None:

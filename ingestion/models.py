@@ -92,3 +92,27 @@ class DeadLetter(models.Model):
 
     def __str__(self) -> str:
         return f"row {self.row}: {self.reason}"
+
+
+class SavedMapping(models.Model):
+    """A mapping of columns to fields that is kept by name, and used for the files of `source` where there is one."""
+
+    name = models.CharField(max_length=100, unique=True)
+    source = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="Its files are read with this mapping; empty: only when asked for.",
+    )
+    document = models.JSONField(help_text="Columns with their fields, and how names and dates are written.")
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["source"], condition=~Q(source=""), name="saved_mapping_once_a_source"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

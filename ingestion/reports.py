@@ -3,9 +3,13 @@
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from ingestion.jobs import Inspection
 from ingestion.models import IngestionJob
+
+# Where a column goes that no field takes.
+_STAYS = {"list": "metadata, as JSON", "in a list": "metadata, in its list"}
 
 
 def mapping_table(found: Inspection) -> tuple[str, Table, str]:
@@ -19,14 +23,15 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
     table = Table("column", "becomes", "confidence", "found by", "samples")
     mapped_first = sorted(found.mapping.columns, key=lambda column: column.target is None)
     for column in mapped_first:
-        table.add_row(
+        cells = (
             column.source,
-            column.target or "metadata",
+            column.target or _STAYS.get(column.how, "metadata"),
             f"{column.confidence:.0%}" if column.target else "",
             column.how if column.target else "",
             " · ".join(column.samples),
         )
-    notes = []
+        table.add_row(*map(Text, cells))  # as they are: a column may be called [red]
+    notes = [f"The mapping is '{found.mapping_name}'."] if found.mapping_name else []
     if found.mapping.last_first:
         notes.append('Names are written "Last, First" and are turned.')
     if found.mapping.day_first:
@@ -38,7 +43,13 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
 
 def mapping_as_json(found: Inspection) -> dict[str, Any]:
     """The same for programs."""
-    return {"path": str(found.path), "state": "dry_run", **found.detected.as_json(), "mapping": found.mapping.as_json()}
+    return {
+        "path": str(found.path),
+        "state": "dry_run",
+        **found.detected.as_json(),
+        "mapping_name": found.mapping_name,
+        "mapping": found.mapping.as_json(),
+    }
 
 
 def known_line(found: Inspection, job: IngestionJob) -> str:

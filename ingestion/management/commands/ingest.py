@@ -10,6 +10,7 @@ from typing import IO, Any, cast
 from clickhouse_connect.driver.exceptions import DatabaseError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError as DjangoDatabaseError
+from django.utils import timezone
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
@@ -19,6 +20,7 @@ from ingestion import jobs, reports
 from ingestion.discovery import discover
 from ingestion.formats.detect import FORMATS
 from ingestion.models import IngestionJob
+from ingestion.saved_mappings import find_mapping, save_mapping
 
 CHUNK_ROWS_MAX = 1_000_000
 DONE, NEEDS_REVIEW, REFUSED, RESUMABLE = 0, 1, 2, 3
@@ -35,6 +37,8 @@ examples:
   manage.py ingest exports/                      load every file of a folder and its folders
   manage.py ingest customers.csv --dry-run       show what each column becomes, load nothing
   manage.py ingest customers.csv.gz              compressed files (gz, zst, bz2, xz, zip) are read as what is in them
+  manage.py ingest a.csv --dry-run --save-mapping crm --source crm
+                                                 keep that mapping for all files with --source crm
   manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
 
 A file that was loaded before (by size and SHA-256) is skipped; --again loads it all the same.
@@ -73,6 +77,18 @@ class Command(BaseCommand):
             metavar="N",
             help=f"rows between two checkpoints, at least; more is faster and takes more memory (default {jobs.CHUNK_ROWS:,})",
         )
+        parser.add_argument(
+            "--mapping",
+            default="",
+            metavar="NAME|FILE",
+            help="a saved mapping, or a JSON file like `mappings --show` prints; without it that of the source, else found out",
+        )
+        parser.add_argument(
+            "--save-mapping",
+            default="",
+            metavar="NAME",
+            help="with --dry-run: keep the mapping by this name, with --source for all later files of that source",
+        )
         parser.add_argument("--again", action="store_true", help="load files, too, that were loaded before")
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
         parser.add_argument(
@@ -82,6 +98,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not 1 <= options["chunk_rows"] <= CHUNK_ROWS_MAX:
             raise CommandError(f"--chunk-rows must be between 1 and {CHUNK_ROWS_MAX:,}.", returncode=REFUSED)
+        if options["save_mapping"] and not options["dry_run"]:
+            raise CommandError(
+                "--save-mapping goes with --dry-run: look at the mapping, then load.", returncode=REFUSED
+            )
         self.as_json: bool = options["as_json"]
         self.console = Console(file=cast(IO[str], self.stdout), soft_wrap=False)
         self.errors = Console(file=cast(IO[str], self.stderr), soft_wrap=True, highlight=False)
@@ -102,11 +122,17 @@ class Command(BaseCommand):
         self.errors.print("Stopping after the chunk that is being loaded …")
 
     def _all(self, options: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
-        code, answers = DONE, []
+        code = DONE
+        answers: list[dict[str, Any]] = []
         try:
+            mapping = find_mapping(options["mapping"], source=options["source"])
             discovered = discover(options["path"])
         except DomainError as exc:
             raise CommandError(f"{exc.code}: {exc.message}", returncode=REFUSED) from exc
+        except DjangoDatabaseError as exc:
+            raise CommandError(f"STORE_ERROR: The mappings cannot be read: {exc}", returncode=RESUMABLE) from exc
+        if options["save_mapping"] and len(discovered.files) != 1:
+            raise CommandError("--save-mapping takes the mapping of one file. Name one.", returncode=REFUSED)
         for skipped in discovered.skipped:
             state = "refused" if skipped.refused else "skipped"
             code = max(code, REFUSED if skipped.refused else DONE)
@@ -117,11 +143,9 @@ class Command(BaseCommand):
                 code = RESUMABLE
                 break
             try:
-                found = jobs.inspect(path, wanted=options["format"])
+                found = jobs.inspect(path, wanted=options["format"], mapping=mapping)
                 if options["dry_run"]:
-                    answers.append(reports.mapping_as_json(found))
-                    if not self.as_json:
-                        self._show(reports.mapping_table(found))
+                    answers.append(self._dry_run(found, save_as=options["save_mapping"], source=options["source"]))
                     continue
                 known = None if options["again"] else jobs.known(found)
                 if known is not None:
@@ -155,6 +179,19 @@ class Command(BaseCommand):
             if job.error and job.error_code != "STOPPED":
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
+
+    def _dry_run(self, found: jobs.Inspection, *, save_as: str, source: str) -> dict[str, Any]:
+        answer = reports.mapping_as_json(found)
+        if not self.as_json:
+            self._show(reports.mapping_table(found))
+        if save_as:
+            _, created = save_mapping(found.mapping, name=save_as, source=source, now=timezone.now())
+            answer["saved"] = {"name": save_as, "source": source, "created": created}
+            users = f" and used for the files of '{source}'" if source else ""
+            line = f"The mapping is {'saved' if created else 'replaced'} as '{save_as}'{users}."
+            if not self.as_json:
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return answer
 
     def _show(self, report: tuple[str, Table, str]) -> None:
         for part in report:
