@@ -16,6 +16,7 @@ from tests.faults.evidence import Account, Command, Entry, Evidence, Grant, Live
 PARTITIONS = 64
 CONSUMERS = ("ledger", "usage")
 TIMEOUT_S = 10
+TRIES_MAX = 20
 Row = TypeVar("Row")
 
 _ACCOUNTS = "SELECT number, balance, reserve, epoch, drained_seq, credit_seq FROM accounts_account ORDER BY number"
@@ -57,7 +58,19 @@ class Observer:
         self._clickhouse_url = clickhouse_url
 
     def fill(self, evidence: Evidence) -> None:
-        """Puts what the stores hold now into `evidence`."""
+        """Puts what the stores hold now into `evidence`, all of one moment.
+
+        A grant may expire while they are read one after the other; then they are read again. Every change of an account
+        raises one of its counts, so rows that are the same before and after were the same in between.
+        """
+        for _ in range(TRIES_MAX):
+            self._read(evidence)
+            with psycopg.connect(self._database_url, connect_timeout=TIMEOUT_S) as connection:
+                if self._accounts(connection) == evidence.accounts:
+                    return
+        raise TimeoutError("The accounts do not come to rest.")
+
+    def _read(self, evidence: Evidence) -> None:
         with psycopg.connect(self._database_url, connect_timeout=TIMEOUT_S) as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             evidence.accounts = self._accounts(connection)
