@@ -11,8 +11,12 @@ from ingestion.formats.compression import compression_of, content_name, open_con
 from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
 from ingestion.formats.encoding import Utf8Source, detect_encoding
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
+from ingestion.formats.xml_guard import declared_encoding
+from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
+from ingestion.formats.xml_record import find_record
+from ingestion.formats.xml_rows import XmlReader
 
-FORMATS = ("csv", "tsv", "json", "jsonl")
+FORMATS = ("csv", "tsv", "json", "jsonl", "xml")
 SAMPLE_BYTES = 128 * 1024
 _BINARY = (
     (b"PK\x03\x04", "an Excel workbook or another Office document"),
@@ -24,6 +28,7 @@ _BINARY = (
 _SQL = re.compile(
     r"\s*(--|/\*|CREATE\s+(TABLE|DATABASE)|INSERT\s+INTO|DROP\s+(TABLE|DATABASE)|SET\s+\w+\s*=)", re.IGNORECASE
 )
+_HTML = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,13 @@ class DetectedFormat:
     encoding: str
     dialect: Dialect | None = None
     compression: str | None = None  # as the file was found; its reader looks again
+    choice: str = ""  # what of the file is read: the path of XML's repeating element
 
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
             return DelimitedReader(path, encoding=self.encoding, dialect=self.dialect)
+        if self.format == "xml":
+            return XmlReader(path, encoding=self.encoding, record=self.choice)
         if self.format == "jsonl":
             return JsonLinesReader(path, encoding=self.encoding)
         return JsonReader(path, encoding=self.encoding)
@@ -48,6 +56,7 @@ class DetectedFormat:
             "encoding": self.encoding,
             "dialect": self.dialect.as_json() if self.dialect else None,
             "compression": self.compression,
+            "choice": self.choice,
         }
 
     @classmethod
@@ -55,7 +64,7 @@ class DetectedFormat:
         dialect = kept["dialect"]
         if dialect is not None:
             dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
-        return cls(kept["format"], kept["encoding"], dialect, kept.get("compression"))
+        return cls(kept["format"], kept["encoding"], dialect, kept.get("compression"), kept.get("choice", ""))
 
 
 def detect(
@@ -70,12 +79,17 @@ def detect(
     if compression is not None:
         refuse_nested(path, head)
     _refuse_binary(path, head)
-    encoding = detect_encoding(path, not_utf8_at)
+    encoding = declared_encoding(head) or detect_encoding(path, not_utf8_at)
     with Utf8Source(path, encoding) as source:
         sample = source.read(SAMPLE_BYTES).decode("utf-8", "replace")
     if not sample.strip():
         raise UnknownFormat(f"{path} holds only blank space: there is nothing to load.")
     chosen = wanted if wanted != "auto" else _by_content(path, sample)
+    if chosen == "xml":
+        with Utf8Source(path, encoding) as source:
+            sample = source.read(XML_SAMPLE_BYTES).decode("utf-8", "ignore")
+        record = find_record(sample, known_header=known_header)
+        return DetectedFormat(chosen, encoding, compression=compression, choice=record)
     if chosen in ("json", "jsonl"):
         return DetectedFormat(chosen, encoding, compression=compression)
     if len(sample) >= SAMPLE_BYTES // 2:
@@ -103,7 +117,9 @@ def _by_content(path: Path, sample: str) -> str:
     if start[0] == "{":
         return "jsonl" if _first_line_is_json(start) else "json"
     if start[0] == "<":
-        raise UnknownFormat(f"{path} looks like XML or HTML. These formats are read: {', '.join(FORMATS)}.")
+        if _HTML.match(start):
+            raise UnknownFormat(f"{path} looks like an HTML page. These formats are read: {', '.join(FORMATS)}.")
+        return "xml"
     if _SQL.match(start):
         raise UnknownFormat(f"{path} looks like an SQL dump. These formats are read: {', '.join(FORMATS)}.")
     if PurePosixPath(content_name(path)).suffix.lower() in (".tsv", ".tab"):
