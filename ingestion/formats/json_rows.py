@@ -41,7 +41,7 @@ _DECODER = json.JSONDecoder(
 )
 
 
-class _Rows:
+class Rows:
     """Collects flattened rows and rejects, and makes them a `Batch`."""
 
     def __init__(self, number: int) -> None:
@@ -138,13 +138,13 @@ class JsonLinesReader:
                     if not skipping:
                         lines.append(buffer)
                     buffer, skipping = b"", True
-                rows = _Rows(number)
+                rows = Rows(number)
                 for line in lines:
                     if line.strip():
                         rows.add(_line_reader(line), _line_raw(line), escapes=b"\\u" in line)
                     if rows.full:
                         batch, number = self._done(rows, source, seen)
-                        seen, rows = source.bytes_read, _Rows(number)
+                        seen, rows = source.bytes_read, Rows(number)
                         yield batch
                 if len(rows):
                     batch, number = self._done(rows, source, seen)
@@ -152,7 +152,7 @@ class JsonLinesReader:
                     yield batch
 
     @staticmethod
-    def _done(rows: _Rows, source: Utf8Source, seen: int) -> tuple[Batch, int]:
+    def _done(rows: Rows, source: Utf8Source, seen: int) -> tuple[Batch, int]:
         batch = rows.batch()
         batch.bytes_read = source.bytes_read - seen
         return batch, rows.number
@@ -179,14 +179,14 @@ class JsonReader:
 
     def __iter__(self) -> Iterator[Batch]:
         number, seen = 0, 0
-        rows = _Rows(0)
+        rows = Rows(0)
         with Utf8Source(self._path, self._encoding) as source:
             for read, raw in _documents(source):
                 rows.add(read, raw, escapes=True)
                 if rows.full:
                     number, batch = rows.number, rows.batch()
                     batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
-                    rows = _Rows(number)
+                    rows = Rows(number)
                     yield batch
             if len(rows):
                 batch = rows.batch()

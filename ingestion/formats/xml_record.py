@@ -113,7 +113,8 @@ def find_record(sample: str, *, known_header: frozenset[str]) -> str:
         known = len(seen.fields & known_header)
         return known, seen.repeats, seen.below if seen.repeats else 0, seen.has_values, -len(path)
 
-    return "/".join(max(choices, key=worth))
+    best: _Path = max(choices, key=worth)
+    return "/".join(best)
 
 
 def _give_fields(survey: _Survey) -> None:

@@ -14,7 +14,7 @@ from ingestion.formats import limits
 from ingestion.formats.batches import Batch, clip_bytes
 from ingestion.formats.encoding import Utf8Source
 from ingestion.formats.json_flatten import UnusableRow
-from ingestion.formats.json_rows import _Rows as Rows
+from ingestion.formats.json_rows import Rows
 from ingestion.formats.xml_guard import guarded_parser, local_name, stuck
 
 PIECE_BYTES = 64 * 1024
