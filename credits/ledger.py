@@ -18,8 +18,9 @@ from django.db import transaction
 from config.errors import TemporarilyUnavailable
 from credits import counters, events, grants, ledger_rows
 from credits.amounts import reserve_target
+from credits.entry_writer import ROWS_A_BLOCK, Entry, writing_entries
 from credits.events import Event
-from credits.ledger_rows import Batch, Entry, LockedAccount, OpenDecrease
+from credits.ledger_rows import Batch, LockedAccount, OpenDecrease
 from credits.models import Command, CreditTransaction, SetAside
 
 log = structlog.get_logger(__name__)
@@ -102,16 +103,22 @@ def book(charges: Sequence[Event], *, now: datetime) -> Batch:
     open_grants = ledger_rows.open_grants_of([account.id for account in accounts.values()], now=now)
     recorded = ledger_rows.recorded_events(accounts, charges)
     batch.decreases = ledger_rows.decreases_by_id([event.operation for event in charges if event.take is not None])
-    for event in charges:
-        account = accounts.get(event.account_number)
-        if account is None or event.epoch > account.epoch:
-            batch.set_aside.append((account, event, SetAside.Reason.BAD))
-        elif event.epoch < account.epoch:
-            if (account.id, event.epoch, event.seq) not in recorded:
-                recorded.add((account.id, event.epoch, event.seq))
-                batch.set_aside.append((account, event, SetAside.Reason.LATE))
-        elif event.seq is not None and event.seq > account.drained_seq:
-            _book_event(batch, account, event, paid, open_grants.get(account.id, []))
+    with writing_entries(at_most=len(charges)) as writer:
+        for event in charges:
+            account = accounts.get(event.account_number)
+            if account is None or event.epoch > account.epoch:
+                batch.set_aside.append((account, event, SetAside.Reason.BAD))
+            elif event.epoch < account.epoch:
+                if (account.id, event.epoch, event.seq) not in recorded:
+                    recorded.add((account.id, event.epoch, event.seq))
+                    batch.set_aside.append((account, event, SetAside.Reason.LATE))
+            elif event.seq is not None and event.seq > account.drained_seq:
+                _book_event(batch, account, event, paid, open_grants.get(account.id, []))
+            if len(batch.entries) - batch.written >= ROWS_A_BLOCK:
+                writer.write(batch.unwritten)
+                batch.written = len(batch.entries)
+        writer.write(batch.unwritten)
+        batch.written = len(batch.entries)
     ledger_rows.write_batch(batch, accounts.values())
     return batch
 
@@ -143,7 +150,7 @@ def _book_event(
         account.balance -= booked
         batch.entries.append(
             Entry(
-                account,
+                account.id,
                 _USAGE,
                 booked,
                 grants.draw(open_grants, booked),
@@ -190,7 +197,7 @@ def _book_decrease(
     batch.decreases[decrease.id] = decrease
     batch.entries.append(
         Entry(
-            account,
+            account.id,
             decrease.kind,
             booked,
             grants.draw(paying, booked),

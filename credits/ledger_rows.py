@@ -2,19 +2,17 @@
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
 
 from django.db import connection
 
 from credits import grants
+from credits.entry_writer import Entry, writing_entries
 from credits.events import Event
 
 PAID_WINDOW = timedelta(hours=24)
-COPY_ROWS = 1000
 
 
 @dataclass(slots=True)
@@ -45,23 +43,6 @@ class OpenDecrease:
     changed: bool = False
 
 
-class Entry(NamedTuple):
-    """A debit to be written. `charged_total`, `epoch` and `seq` are those of its event, if it has one."""
-
-    account: LockedAccount
-    kind: str
-    booked: int
-    draws: list[tuple[uuid.UUID, int]]
-    operation: uuid.UUID
-    created_at: datetime
-    charged_total: int | None = None
-    epoch: int | None = None
-    seq: int | None = None
-    key_id: str = ""
-    reason: str = ""
-    actor: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class NewCommand:
     """A command to be written; `models.Command` says what its parts mean."""
@@ -79,9 +60,10 @@ class NewCommand:
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction is going to write."""
+    """What one transaction is going to write; of the `entries`, so many are `written` already."""
 
     entries: list[Entry] = field(default_factory=list)
+    written: int = 0
     commands: list[NewCommand] = field(default_factory=list)
     set_aside: list[tuple[LockedAccount | None, Event, str]] = field(default_factory=list)
     decreases: dict[uuid.UUID, OpenDecrease] = field(default_factory=dict)
@@ -103,6 +85,10 @@ class Batch:
         self.commands.append(
             NewCommand(account.id, account.credit_seq, kind, amount, account.reserve, epoch, seq, family, decrease_id)
         )
+
+    @property
+    def unwritten(self) -> list[Entry]:
+        return self.entries[self.written :]
 
 
 def open_decreases_of(account_id: uuid.UUID) -> list[OpenDecrease]:
@@ -219,9 +205,10 @@ def open_grants_of(account_ids: list[uuid.UUID], *, now: datetime) -> dict[uuid.
 
 def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
     changed = [account for account in accounts if account.changed]
+    if batch.unwritten:
+        with writing_entries(at_most=len(batch.unwritten)) as writer:
+            writer.write(batch.unwritten)
     with connection.cursor() as cursor:
-        if batch.entries:
-            _write_entries(cursor, batch.entries)
         if batch.commands:
             cursor.executemany(
                 "INSERT INTO credits_command"
@@ -262,63 +249,6 @@ def write_batch(batch: Batch, accounts: Iterable[LockedAccount]) -> None:
                 " WHERE d.id = t.id AND a.id = d.account_id",
                 [[decrease.id for decrease in moved], [decrease.booked for decrease in moved]],
             )
-
-
-def _write_entries(cursor: Any, entries: list[Entry]) -> None:
-    """Entries and draws by COPY under ids drawn beforehand, then the grants' remainders in one statement."""
-    cursor.execute(
-        "SELECT array_agg(nextval(pg_get_serial_sequence('credits_credittransaction', 'id'))) FROM generate_series(1, %s)",
-        [len(entries)],
-    )
-    ids: list[int] = cursor.fetchone()[0]
-    numbered = list(zip(ids, entries, strict=True))
-    with _copying(
-        cursor,
-        "COPY credits_credittransaction (id, account_id, type, kind, amount, reason, operation, charged_total,"
-        " epoch, seq, api_key, actor, created_at) FROM STDIN",
-    ) as copy:
-        for start in range(0, len(numbered), COPY_ROWS):
-            copy.write(
-                "".join([_entry_line(entry_id, entry) for entry_id, entry in numbered[start : start + COPY_ROWS]])
-            )
-    drawn: dict[uuid.UUID, int] = {}
-    with _copying(cursor, "COPY credits_grantdraw (entry_id, grant_id, amount) FROM STDIN") as copy:
-        for start in range(0, len(numbered), COPY_ROWS):
-            lines = []
-            for entry_id, entry in numbered[start : start + COPY_ROWS]:
-                for grant_id, part in entry.draws:
-                    drawn[grant_id] = drawn.get(grant_id, 0) + part
-                    lines.append(f"{entry_id}\t{grant_id.hex}\t{part}\n")
-            copy.write("".join(lines))
-    cursor.execute(
-        "UPDATE credits_creditgrant g SET remaining = g.remaining - t.amount"
-        " FROM unnest(%s::uuid[], %s::bigint[]) AS t(id, amount) WHERE g.id = t.id",
-        [list(drawn), list(drawn.values())],
-    )
-
-
-@contextmanager
-def _copying(cursor: Any, statement: str) -> Iterator[Any]:
-    """psycopg's COPY with the errors of Django, which are what callers wait for when Postgres goes away in the middle."""
-    with connection.wrap_database_errors, cursor.copy(statement) as copy:
-        yield copy
-
-
-def _entry_line(entry_id: int, entry: Entry) -> str:
-    """The entry as a line of COPY's text format."""
-    charged, epoch, seq = ("\\N" if value is None else value for value in (entry.charged_total, entry.epoch, entry.seq))
-    return (
-        f"{entry_id}\t{entry.account.id.hex}\tdebit\t{entry.kind}\t{entry.booked}\t{_copied(entry.reason)}\t{entry.operation.hex}"
-        f"\t{charged}\t{epoch}\t{seq}\t{_copied(entry.key_id)}\t{_copied(entry.actor)}\t{entry.created_at.isoformat()}\n"
-    )
-
-
-_COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-def _copied(text: str) -> str:
-    """Text as COPY reads it: a tab would end the field, a newline the row, a backslash begins an escape."""
-    return text if text.isalnum() else text.translate(_COPY_ESCAPES)
 
 
 def _event_json(event: Event) -> str:

@@ -20,7 +20,8 @@ from accounts.models import Account, ApiKey
 from config.errors import TemporarilyUnavailable
 from credits import grants, ledger_rows, loading
 from credits.counters import Admission
-from credits.ledger_rows import Batch, Entry
+from credits.entry_writer import Entry
+from credits.ledger_rows import Batch
 from credits.models import Command, CreditTransaction, ReserveUsage
 from credits.rate import LocalWindows
 from credits.reported import Usage
@@ -137,7 +138,7 @@ def settle(
         batch = Batch()
         batch.entries.append(
             Entry(
-                account,
+                account.id,
                 CreditTransaction.Kind.USAGE.value,
                 booked,
                 grants.draw(open_grants, booked),

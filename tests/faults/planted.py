@@ -414,7 +414,7 @@ FAULTS = [
     ),
     Fault(
         "a COPY that Postgres breaks off ends the drain",
-        "credits/ledger_rows.py",
+        "credits/entry_writer.py",
         "with connection.wrap_database_errors, cursor.copy(statement) as copy:",
         "with cursor.copy(statement) as copy:",
         "tests/credits/test_ledger.py",
@@ -566,8 +566,8 @@ FAULTS = [
     Fault(
         "a clock of Redis that is ahead hides what the reserve has paid",
         "credits/ledger_rows.py",
-        "min(now, min(event.at for event in charges)) - PAID_WINDOW",
-        "min(event.at for event in charges) - PAID_WINDOW",
+        "min(now, min(event.at for event in asked)) - PAID_WINDOW",
+        "min(event.at for event in asked) - PAID_WINDOW",
         "tests/credits/test_without_redis.py",
     ),
     Fault(
