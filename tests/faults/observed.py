@@ -16,7 +16,9 @@ from tests.faults.evidence import Account, Command, Entry, Evidence, Grant, Live
 PARTITIONS = 64
 CONSUMERS = ("ledger", "usage")
 TIMEOUT_S = 10
-TRIES_MAX = 20
+TRIES_MAX = 100
+SETTLE_S = 5.0
+POLL_S = 0.2
 Row = TypeVar("Row")
 
 _ACCOUNTS = "SELECT number, balance, reserve, epoch, drained_seq, credit_seq FROM accounts_account ORDER BY number"
@@ -60,14 +62,18 @@ class Observer:
     def fill(self, evidence: Evidence) -> None:
         """Puts what the stores hold now into `evidence`, all of one moment.
 
-        A grant may expire while they are read one after the other; then they are read again. Every change of an account
-        raises one of its counts, so rows that are the same before and after were the same in between.
+        A grant may expire while they are read one after the other; then they are read again, and what that takes is given
+        time. Every change of an account raises one of its counts, so rows that are the same before and after were the same
+        in between.
         """
+        deadline = time.monotonic() + SETTLE_S
         for _ in range(TRIES_MAX):
             self._read(evidence)
             with psycopg.connect(self._database_url, connect_timeout=TIMEOUT_S) as connection:
-                if self._accounts(connection) == evidence.accounts:
-                    return
+                same = self._accounts(connection) == evidence.accounts
+            if same and (_agree(evidence) or time.monotonic() > deadline):
+                return
+            time.sleep(POLL_S)
         raise TimeoutError("The accounts do not come to rest.")
 
     def _read(self, evidence: Evidence) -> None:
@@ -102,17 +108,7 @@ class Observer:
             self.read_counters(evidence)
         except (psycopg.Error, redis.RedisError):
             return False
-        balances = {account.number: account for account in evidence.accounts}
-        return (
-            evidence.undrained == 0
-            and uncopied == (0,)
-            and all(
-                live.balance + balances[live.account].reserve == balances[live.account].balance
-                and live.applied == balances[live.account].credit_seq
-                for live in evidence.live
-                if live.usable
-            )
-        )
+        return uncopied == (0,) and _agree(evidence)
 
     def nothing_is_held(self) -> bool:
         """Whether every hold was settled, released or swept."""
@@ -141,6 +137,17 @@ class Observer:
 
     def _accounts(self, connection: "psycopg.Connection[Any]") -> list[Account]:
         return _rows(connection, _ACCOUNTS, Account)
+
+
+def _agree(evidence: Evidence) -> bool:
+    """Whether the journal is empty and every live balance, with the reserve, is the ledger's."""
+    accounts = {account.number: account for account in evidence.accounts}
+    return evidence.undrained == 0 and all(
+        live.balance + accounts[live.account].reserve == accounts[live.account].balance
+        and live.applied == accounts[live.account].credit_seq
+        for live in evidence.live
+        if live.usable
+    )
 
 
 def _generation(client: "redis.Redis") -> str:
