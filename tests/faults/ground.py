@@ -1,5 +1,6 @@
 """Where the cycles take place: engines of their own, web and drain processes, and proxies between them."""
 
+import logging
 import os
 import shutil
 import signal
@@ -95,11 +96,11 @@ class Ground:
     def _open(self) -> None:
         """Brings the schemas up, loads records, starts the product's processes. Django reads its settings here."""
         os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
-        os.environ["LOG_LEVEL"] = "CRITICAL"  # this process is told of every store that is away
         import django
         from django.core.management import call_command
 
         django.setup()
+        logging.disable()  # this process, too, sees every store go; what the others say is in their logs
         call_command("migrate", verbosity=0)
         records = self.folder / "records.csv"
         with (self.folder / "commands.log").open("w") as said:
