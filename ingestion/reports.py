@@ -9,7 +9,7 @@ from ingestion.jobs import Inspection
 from ingestion.models import IngestionJob
 
 # Where a column goes that no field takes.
-_STAYS = {"list": "metadata, as JSON", "in a list": "metadata, in its list"}
+_STAYS = {"list": "metadata (list)", "in a list": "in its list"}
 
 
 def mapping_table(found: Inspection) -> tuple[str, Table, str]:

@@ -127,6 +127,6 @@ def test_a_dry_run_shows_lists_and_where_their_members_stay(tmp_path: Path) -> N
     path = written(tmp_path, "a.jsonl", '{"name": "Ann", "[red]": "x", "t": [{"phone": "1", "party": "T"}]}\n')
     code, out, _ = ingest(path, "--dry-run")
     assert code == 0
-    for words in ("t[-1].phone", "list member", "in its list", "as JSON", "[red]"):
+    for words in ("t[-1].phone", "list member", "in its list", "metadata (list)", "[red]"):
         assert words in out
     assert not DeadLetter.objects.filter(job__source_path=str(path)).exists()
