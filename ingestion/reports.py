@@ -32,6 +32,8 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
         )
         table.add_row(*map(Text, cells))  # as they are: a column may be called [red]
     notes = [f"The mapping is '{found.mapping_name}'."] if found.mapping_name else []
+    if found.detected.records:
+        notes.append(f"The records are the list '{found.detected.records.path}'; what is around it is not loaded.")
     if found.mapping.last_first:
         notes.append('Names are written "Last, First" and are turned.')
     if found.mapping.day_first:

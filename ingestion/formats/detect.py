@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +11,7 @@ from ingestion.formats.compression import compression_of, content_name, open_con
 from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
 from ingestion.formats.encoding import Utf8Source, detect_encoding
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
+from ingestion.formats.json_wrapper import Wrapped, find_records
 from ingestion.formats.xml_guard import declared_encoding
 from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
 from ingestion.formats.xml_record import find_record
@@ -40,6 +41,7 @@ class DetectedFormat:
     dialect: Dialect | None = None
     compression: str | None = None  # as the file was found; its reader looks again
     choice: str = ""  # what of the file is read: the path of XML's repeating element
+    records: Wrapped | None = None  # where a JSON document keeps its records, when they are not the document itself
 
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
@@ -48,7 +50,7 @@ class DetectedFormat:
             return XmlReader(path, encoding=self.encoding, record=self.choice)
         if self.format == "jsonl":
             return JsonLinesReader(path, encoding=self.encoding)
-        return JsonReader(path, encoding=self.encoding)
+        return JsonReader(path, encoding=self.encoding, array_at=self.records.at if self.records else None)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,6 +59,7 @@ class DetectedFormat:
             "dialect": self.dialect.as_json() if self.dialect else None,
             "compression": self.compression,
             "choice": self.choice,
+            "records": asdict(self.records) if self.records else None,
         }
 
     @classmethod
@@ -64,7 +67,9 @@ class DetectedFormat:
         dialect = kept["dialect"]
         if dialect is not None:
             dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
-        return cls(kept["format"], kept["encoding"], dialect, kept.get("compression"), kept.get("choice", ""))
+        records = Wrapped(**kept["records"]) if kept.get("records") else None
+        compression, choice = kept.get("compression"), kept.get("choice", "")
+        return cls(kept["format"], kept["encoding"], dialect, compression, choice, records)
 
 
 def detect(
@@ -90,6 +95,10 @@ def detect(
             sample = source.read(XML_SAMPLE_BYTES).decode("utf-8", "ignore")
         record = find_record(sample, known_header=known_header)
         return DetectedFormat(chosen, encoding, compression=compression, choice=record)
+    if chosen in ("json", "jsonl") and wanted != "jsonl" and sample.lstrip()[0] == "{":
+        records = find_records(path, encoding)
+        if records is not None:
+            return DetectedFormat("json", encoding, compression=compression, records=records)
     if chosen in ("json", "jsonl"):
         return DetectedFormat(chosen, encoding, compression=compression)
     if len(sample) >= SAMPLE_BYTES // 2:

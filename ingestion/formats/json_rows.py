@@ -172,16 +172,19 @@ def _line_raw(line: bytes) -> Callable[[], str]:
 
 
 class JsonReader:
-    """A JSON array of objects, or objects one after another. After a broken object it goes on at the next one it can find."""
+    """A JSON array of objects, or objects one after another. After a broken object it goes on at the next one it can find.
 
-    def __init__(self, path: Path, *, encoding: str) -> None:
-        self._path, self._encoding = path, encoding
+    `array_at`: the place in the UTF-8 content of the array that holds the records; what is around it is left out.
+    """
+
+    def __init__(self, path: Path, *, encoding: str, array_at: int | None = None) -> None:
+        self._path, self._encoding, self._array_at = path, encoding, array_at
 
     def __iter__(self) -> Iterator[Batch]:
         number, seen = 0, 0
         rows = Rows(0)
         with Utf8Source(self._path, self._encoding) as source:
-            for read, raw in _documents(source):
+            for read, raw in _documents(source, self._array_at):
                 rows.add(read, raw, escapes=True)
                 if rows.full:
                     number, batch = rows.number, rows.batch()
@@ -197,8 +200,10 @@ class JsonReader:
 class _Text:
     """A sliding window of a source's text. Bytes that are not UTF-8 become backslash escapes, which no JSON parser takes."""
 
-    def __init__(self, source: Utf8Source) -> None:
+    def __init__(self, source: Utf8Source, skip: int = 0) -> None:
         self._source, self._rest = source, b""
+        while skip > 0 and (data := source.read(min(skip, limits.BLOCK_BYTES))):
+            self._rest, skip = data[skip:], skip - len(data)
         self.text, self.at, self.final = "", 0, False
 
     def more(self) -> None:
@@ -226,9 +231,11 @@ class _Text:
             self.more()
 
 
-def _documents(source: Utf8Source) -> Iterator[tuple[Callable[[], Any], Callable[[], str]]]:
+def _documents(
+    source: Utf8Source, array_at: int | None = None
+) -> Iterator[tuple[Callable[[], Any], Callable[[], str]]]:
     """For each element: what reads it (or raises why it cannot be read) and what gives its raw text."""
-    window = _Text(source)
+    window = _Text(source, array_at or 0)
     if not window.skip_space():
         return
     in_array = window.text[window.at] == "["
@@ -236,6 +243,10 @@ def _documents(source: Utf8Source) -> Iterator[tuple[Callable[[], Any], Callable
         window.at += 1
     while window.skip_space():
         if in_array and window.text[window.at] == "]":
+            if array_at is not None:
+                while source.read(limits.BLOCK_BYTES):
+                    pass  # the rest of the wrapper, read to count its bytes
+                return
             window.at += 1
             in_array = False
             continue

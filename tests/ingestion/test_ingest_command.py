@@ -320,6 +320,21 @@ def test_a_person_is_loaded_with_the_contact_data_of_the_current_term(tmp_path: 
     assert (kept["bio.birthday"], kept["terms"]) == ("1958-10-13", person["terms"])
 
 
+def test_the_records_of_a_wrapped_list_are_loaded(tmp_path: Path) -> None:
+    city = mark()
+    document = {
+        "status": "ok",
+        "data": [{"id": number, "name": "Ann", "city": city} for number in range(3)],
+        "next": None,
+    }
+    path = written(tmp_path, "page.json", json.dumps(document))
+    assert "The records are the list 'data'; what is around it is not loaded." in ingest(path, "--dry-run")[1]
+    code, out, _ = ingest(path, "--json")
+    answer = json.loads(out)[0]
+    assert (code, answer["read"], answer["loaded"]) == (0, 3, 3)
+    assert [record["user_id"] for record in found("city", city)] == ["0", "1", "2"]
+
+
 def test_an_artist_is_found_by_either_name(tmp_path: Path) -> None:
     last = mark().capitalize()
     text = f'\ufeffid,name,dates,placeOfBirth\r\n10,"{last}, Magdalena",born 1930,Polska\r\n11,"Doe, Ann",,"Bath, England"\r\n'

@@ -116,7 +116,7 @@ def test_a_list_of_objects_offers_its_last_one_and_stays_whole(tmp_path: Path) -
     path = written(
         tmp_path, "a.jsonl", '{"terms": [{"tel": "1", "old": "x"}, {"tel": "2", "at": {"city": "Rome"}, "no": []}]}\n'
     )
-    batch = batches(path)[0]
+    batch = batches(path, wanted="jsonl")[0]
     assert batch.rows.to_pylist() == [
         {
             "terms": '[{"old":"x","tel":"1"},{"at":{"city":"Rome"},"no":[],"tel":"2"}]',
