@@ -15,6 +15,7 @@ from ingestion.mapping import Mapping
 QUEUE_CHUNKS = 1
 # Where rows are wide or bad, a chunk ends before its rows are full: three of them are in memory at once.
 CHUNK_REJECTS = 50_000
+# Counted as text: a row group says in a few bytes what fills the memory.
 CHUNK_BYTES = 48 * 1024 * 1024
 
 
@@ -78,7 +79,7 @@ def _chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> 
     number, rows = 0, 0
     parts: list[pa.RecordBatch] = []
     rejects: list[Reject] = []
-    bytes_read, broken = 0, 0
+    bytes_read, held, broken = 0, 0, 0
     seconds = {"read": 0.0, "normalise": 0.0}
     begun = time.monotonic()
 
@@ -90,6 +91,7 @@ def _chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> 
         seconds["read"] += time.monotonic() - begun
         rows += batch.rows_read
         bytes_read += batch.bytes_read
+        held += max(batch.bytes_read, batch.rows.nbytes)
         broken += len(batch.rejects)
         if number >= skip:
             begun = time.monotonic()
@@ -98,10 +100,10 @@ def _chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> 
             rejects += batch.rejects
             rejects += rejected_rows(batch, rejected)
             seconds["normalise"] += time.monotonic() - begun
-        if rows >= chunk_rows or bytes_read >= CHUNK_BYTES or broken >= CHUNK_REJECTS:
+        if rows >= chunk_rows or held >= CHUNK_BYTES or broken >= CHUNK_REJECTS:
             if number >= skip:
                 yield chunk()
-            number, rows, bytes_read, broken = number + 1, 0, 0, 0
+            number, rows, bytes_read, held, broken = number + 1, 0, 0, 0, 0
             parts, rejects, seconds = [], [], {"read": 0.0, "normalise": 0.0}
         begun = time.monotonic()
     if rows and number >= skip:

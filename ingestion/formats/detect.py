@@ -12,16 +12,19 @@ from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
 from ingestion.formats.encoding import Utf8Source, detect_encoding
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 from ingestion.formats.json_wrapper import Wrapped, find_records
+from ingestion.formats.parquet_probe import probe
+from ingestion.formats.parquet_rows import ParquetReader
 from ingestion.formats.xml_guard import declared_encoding
 from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
 from ingestion.formats.xml_record import find_record
 from ingestion.formats.xml_rows import XmlReader
 
-FORMATS = ("csv", "tsv", "json", "jsonl", "xml")
+FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet")
 SAMPLE_BYTES = 128 * 1024
 _BINARY = (
     (b"PK\x03\x04", "an Excel workbook or another Office document"),
     (b"PAR1", "a Parquet file"),
+    (b"PARE", "an encrypted Parquet file"),
     (b"SQLite format 3\x00", "a SQLite database"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
     (b"%PDF", "a PDF document"),
@@ -46,6 +49,8 @@ class DetectedFormat:
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
             return DelimitedReader(path, encoding=self.encoding, dialect=self.dialect)
+        if self.format == "parquet":
+            return ParquetReader(path)
         if self.format == "xml":
             return XmlReader(path, encoding=self.encoding, record=self.choice)
         if self.format == "jsonl":
@@ -83,7 +88,12 @@ def detect(
     compression = compression_of(path)
     if compression is not None:
         refuse_nested(path, head)
+    if wanted in ("auto", "parquet") and head.startswith(b"PAR1"):
+        probe(path)
+        return DetectedFormat("parquet", "binary", compression=compression)
     _refuse_binary(path, head)
+    if wanted == "parquet":
+        raise UnknownFormat(f"{path} is no Parquet file. Leave the format to be found out.")
     encoding = declared_encoding(head) or detect_encoding(path, not_utf8_at)
     with Utf8Source(path, encoding) as source:
         sample = source.read(SAMPLE_BYTES).decode("utf-8", "replace")

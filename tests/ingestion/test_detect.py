@@ -55,7 +55,7 @@ def test_detect_names_empty_and_repeated_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"PAR1abc", "Parquet"),
+        (b"PAREabc", "encrypted Parquet"),
         (b"CREATE TABLE a (b int);", "SQL"),
         (bytes(range(1, 30)) * 20, "not text"),
         (b" \n\n  \n", "blank"),
@@ -67,7 +67,7 @@ def test_detect_refuses_with_the_reason(tmp_path: Path, content: bytes, words: s
 
 
 def test_detect_refuses_an_unknown_wanted_format(tmp_path: Path) -> None:
-    with pytest.raises(UnknownFormat, match="auto, csv, tsv, json, jsonl, xml"):
+    with pytest.raises(UnknownFormat, match="auto, csv, tsv, json, jsonl, xml, parquet"):
         detected(written(tmp_path, "a.csv", "id\n1\n"), wanted="xls")
 
 

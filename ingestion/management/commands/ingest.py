@@ -52,7 +52,9 @@ exit codes (of several files the highest):
 
 
 class Command(BaseCommand):
-    help = "Loads CSV, TSV, JSON, JSON Lines and XML files: maps, cleans, removes duplicates, counts every row."
+    help = (
+        "Loads CSV, TSV, JSON, JSON Lines, XML and Parquet files: maps, cleans, removes duplicates, counts every row."
+    )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs.setdefault("epilog", _EPILOG)
