@@ -4,18 +4,22 @@ import os
 import resource
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
-from ingestion.formats.batches import EmptyFile, Reject, holds_json
+from ingestion.chosen_rows import ChosenRows
+from ingestion.formats.batches import EmptyFile, Reader, RefusedFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.loader import Loaded, Loader
@@ -27,6 +31,9 @@ from ingestion.pipeline import Chunk, chunks
 CHUNK_ROWS = 250_000
 SAMPLE_ROWS = 2_000
 DEAD_LETTER_BATCH = 2_000
+
+JOBS_LOOKED_AT = 20
+_ENDED = (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW)
 
 Progress = Callable[[IngestionJob], None]
 
@@ -40,6 +47,19 @@ class Inspection:
     detected: DetectedFormat
     mapping: Mapping
     mapping_name: str = ""
+    retry_of: IngestionJob | None = None
+
+
+class FileChanged(RefusedFile):
+    """The file of a job is not what it was: its rows cannot be told by their numbers."""
+
+    code = "FILE_CHANGED"
+
+
+class NothingToRetry(RefusedFile):
+    """There is no such job, or it rejected nothing, or it has not ended."""
+
+    code = "NOTHING_TO_RETRY"
 
 
 def inspect(path: Path, *, wanted: str = "auto", mapping: tuple[str, MappingDocument] | None = None) -> Inspection:
@@ -47,24 +67,64 @@ def inspect(path: Path, *, wanted: str = "auto", mapping: tuple[str, MappingDocu
 
     Raises `RefusedFile` subclasses, `NothingMappable`, `MappingDoesNotFit`.
     """
-    known = fingerprint(
-        path, unpacked_max=settings.INGEST_UNPACKED_BYTES_MAX, ratio_max=settings.INGEST_UNPACKED_RATIO_MAX
-    )
+    known = _fingerprint(path)
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
-    samples, lists = _samples(path, detected)
-    if mapping is None:
-        return Inspection(path, known, detected, infer(samples, lists=lists))
-    name, document = mapping
-    return Inspection(path, known, detected, document.applied(samples, lists=lists), name)
+    name, found = _mapped(path, detected, mapping)
+    return Inspection(path, known, detected, found, name)
+
+
+def retriable(job_id: uuid.UUID) -> IngestionJob:
+    """A job whose dead letters can be read again. Raises `NothingToRetry`."""
+    job = IngestionJob.objects.filter(pk=job_id).first()
+    if job is None or job.state not in _ENDED or not job.rows_rejected:
+        raise NothingToRetry(f"There is no job {job_id} that has ended and rejected rows. The admin lists the jobs.")
+    return job
+
+
+def inspect_retry(job: IngestionJob, *, path: Path, mapping: tuple[str, MappingDocument] | None = None) -> Inspection:
+    """What it takes to read a job's dead letters again from its file, wherever that lies now. Loads nothing.
+
+    Raises `FileChanged` and what `inspect` raises.
+    """
+    known = _fingerprint(path)
+    if (known.size_bytes, known.sha256) != (job.size_bytes, job.sha256):
+        raise FileChanged(
+            f"{path} is not the file that job {job.pk} read. Give the path of that file, or load this one anew."
+        )
+    detected = DetectedFormat.from_json(job.detected)
+    name, found = _mapped(path, detected, mapping)
+    return Inspection(path, known, detected, found, name, retry_of=job)
 
 
 def known(inspection: Inspection) -> IngestionJob | None:
-    """The last job that has loaded a file of this size and SHA-256 to its end, if there is one."""
-    return IngestionJob.objects.filter(
+    """The last job that has loaded the same part of a file of this size and SHA-256 to its end, if there is one."""
+    ended = IngestionJob.objects.filter(
         sha256=inspection.fingerprint.sha256,
         size_bytes=inspection.fingerprint.size_bytes,
-        state__in=[IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW],
-    ).first()
+        state__in=_ENDED,
+        retry_of=None,
+    )
+    part = _part(inspection.detected.as_json())
+    return next((job for job in ended[:JOBS_LOOKED_AT] if _part(job.detected) == part), None)
+
+
+def _part(detected: dict[str, Any]) -> list[Any]:
+    """What of a file is read: two tables of one dump are two things to load."""
+    return [detected.get(key) or None for key in ("format", "choice", "records")]
+
+
+def _fingerprint(path: Path) -> Fingerprint:
+    return fingerprint(
+        path, unpacked_max=settings.INGEST_UNPACKED_BYTES_MAX, ratio_max=settings.INGEST_UNPACKED_RATIO_MAX
+    )
+
+
+def _mapped(path: Path, detected: DetectedFormat, mapping: tuple[str, MappingDocument] | None) -> tuple[str, Mapping]:
+    samples, lists = _samples(path, detected)
+    if mapping is None:
+        return "", infer(samples, lists=lists)
+    name, document = mapping
+    return name, document.applied(samples, lists=lists)
 
 
 def _samples(path: Path, detected: DetectedFormat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -123,6 +183,7 @@ def _begin(inspection: Inspection, *, source: str, chunk_rows: int) -> Ingestion
         source_path=_as_text(inspection.path.resolve()),
         source_file=_as_text(inspection.path.name)[-255:],
         source=source,
+        retry_of=inspection.retry_of,
         size_bytes=inspection.fingerprint.size_bytes,
         sha256=inspection.fingerprint.sha256,
         format=inspection.detected.format,
@@ -148,6 +209,7 @@ def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
         sha256=inspection.fingerprint.sha256,
         size_bytes=inspection.fingerprint.size_bytes,
         source=source,
+        retry_of=inspection.retry_of,
         state__in=[IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED],
     ).order_by("created_at")[:20]
     for job in unfinished:
@@ -163,7 +225,10 @@ def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
 
 
 def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
-    reader = DetectedFormat.from_json(job.detected).reader(path)
+    reader: Reader = DetectedFormat.from_json(job.detected).reader(path)
+    if job.retry_of_id is not None:
+        rows = DeadLetter.objects.filter(job_id=job.retry_of_id).order_by().values_list("row", flat=True)
+        reader = ChosenRows(reader, pa.array(rows.iterator(chunk_size=50_000), pa.int64()))
     mapping = Mapping.from_json(job.mapping)
     begun = time.monotonic()
     stream = chunks(reader, mapping, chunk_rows=job.chunk_rows, skip=job.chunks_done)

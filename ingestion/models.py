@@ -27,6 +27,10 @@ class IngestionJob(models.Model):
     format = models.CharField(max_length=16)
     detected = models.JSONField(default=dict, help_text="Format, encoding and dialect, as the reader needs them.")
     mapping = models.JSONField(default=dict)
+    retry_of = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.CASCADE, related_name="retries",
+        help_text="The job whose dead letters this one reads again.",
+    )  # fmt: skip
     state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
 
     rows_read = models.BigIntegerField(default=0)

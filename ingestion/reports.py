@@ -108,5 +108,6 @@ def job_as_json(job: IngestionJob) -> dict[str, Any]:
         "rows_per_second": round(job.rows_per_second),
         "peak_memory_bytes": job.peak_memory_bytes,
         "stage_seconds": job.stage_seconds,
+        "retry_of": str(job.retry_of_id) if job.retry_of_id else None,
         "error": {"code": job.error_code, "message": job.error} if job.error_code else None,
     }

@@ -4,6 +4,8 @@ import argparse
 import json
 import signal
 import sys
+import uuid
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
 
@@ -17,7 +19,7 @@ from rich.table import Table
 
 from config.errors import DomainError
 from ingestion import jobs, reports
-from ingestion.discovery import discover
+from ingestion.discovery import Discovered, discover
 from ingestion.formats.detect import FORMATS
 from ingestion.models import IngestionJob
 from ingestion.saved_mappings import find_mapping, save_mapping
@@ -64,7 +66,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "path", nargs="+", metavar="PATH", help="a file, a folder, or a quoted pattern like 'data/*.csv'"
+            "path", nargs="*", metavar="PATH", help="a file, a folder, or a quoted pattern like 'data/*.csv'"
         )
         parser.add_argument(
             "--format", default="auto", choices=["auto", *FORMATS], help="the format; found out by content unless given"
@@ -91,6 +93,12 @@ class Command(BaseCommand):
             metavar="NAME",
             help="with --dry-run: keep the mapping by this name, with --source for all later files of that source",
         )
+        parser.add_argument(
+            "--retry",
+            type=uuid.UUID,
+            metavar="JOB",
+            help="read a job's rejected rows again, with --mapping or as found out now; PATH only if its file has moved",
+        )
         parser.add_argument("--again", action="store_true", help="load files, too, that were loaded before")
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
         parser.add_argument(
@@ -104,6 +112,10 @@ class Command(BaseCommand):
             raise CommandError(
                 "--save-mapping goes with --dry-run: look at the mapping, then load.", returncode=REFUSED
             )
+        if options["retry"] and len(options["path"]) > 1:
+            raise CommandError("--retry reads the file of one job. Name it only if it has moved.", returncode=REFUSED)
+        if not options["retry"] and not options["path"]:
+            raise CommandError("Name a file, a folder or a pattern.", returncode=REFUSED)
         self.as_json: bool = options["as_json"]
         self.console = Console(file=cast(IO[str], self.stdout), soft_wrap=False)
         self.errors = Console(file=cast(IO[str], self.stderr), soft_wrap=True, highlight=False)
@@ -127,8 +139,13 @@ class Command(BaseCommand):
         code = DONE
         answers: list[dict[str, Any]] = []
         try:
-            mapping = find_mapping(options["mapping"], source=options["source"])
-            discovered = discover(options["path"])
+            retried = jobs.retriable(options["retry"]) if options["retry"] else None
+            source = options["source"] or (retried.source if retried else "")
+            mapping = find_mapping(options["mapping"], source=source)
+            if retried is not None:
+                discovered = Discovered([Path(*options["path"] or [retried.source_path])])
+            else:
+                discovered = discover(options["path"])
         except DomainError as exc:
             raise CommandError(f"{exc.code}: {exc.message}", returncode=REFUSED) from exc
         except DjangoDatabaseError as exc:
@@ -145,11 +162,14 @@ class Command(BaseCommand):
                 code = RESUMABLE
                 break
             try:
-                found = jobs.inspect(path, wanted=options["format"], mapping=mapping)
+                if retried is not None:
+                    found = jobs.inspect_retry(retried, path=path, mapping=mapping)
+                else:
+                    found = jobs.inspect(path, wanted=options["format"], mapping=mapping)
                 if options["dry_run"]:
-                    answers.append(self._dry_run(found, save_as=options["save_mapping"], source=options["source"]))
+                    answers.append(self._dry_run(found, save_as=options["save_mapping"], source=source))
                     continue
-                known = None if options["again"] else jobs.known(found)
+                known = None if options["again"] or retried else jobs.known(found)
                 if known is not None:
                     answers.append(reports.known_as_json(found, known))
                     if not self.as_json:
@@ -157,7 +177,7 @@ class Command(BaseCommand):
                             reports.known_line(found, known), highlight=False, markup=False, soft_wrap=True
                         )
                     continue
-                job = self._run(found, source=options["source"], chunk_rows=options["chunk_rows"])
+                job = self._run(found, source=source, chunk_rows=options["chunk_rows"])
             except DomainError as exc:
                 code = max(code, REFUSED)
                 answers.append(
