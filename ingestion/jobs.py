@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from ingestion.chosen_rows import ChosenRows
 from ingestion.formats.batches import EmptyFile, Reader, RefusedFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
+from ingestion.formats.sql_dump import sql_tables
 from ingestion.loader import Loaded, Loader
 from ingestion.mapping import KNOWN_HEADER, Mapping, infer
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import DeadLetter, IngestionJob
 from ingestion.pipeline import Chunk, chunks
+from ingestion.table_choice import ScoredTable, UnknownTable, chosen, scored
 
 CHUNK_ROWS = 250_000
 SAMPLE_ROWS = 2_000
@@ -48,6 +50,7 @@ class Inspection:
     mapping: Mapping
     mapping_name: str = ""
     retry_of: IngestionJob | None = None
+    tables: tuple[ScoredTable, ...] = ()  # of an SQL dump, the best first; `detected` says which is read
 
 
 class FileChanged(RefusedFile):
@@ -62,15 +65,26 @@ class NothingToRetry(RefusedFile):
     code = "NOTHING_TO_RETRY"
 
 
-def inspect(path: Path, *, wanted: str = "auto", mapping: tuple[str, MappingDocument] | None = None) -> Inspection:
+def inspect(
+    path: Path, *, wanted: str = "auto", table: str = "", mapping: tuple[str, MappingDocument] | None = None
+) -> Inspection:
     """Fingerprint, format and mapping of a file: the given one by its name, else found out. Loads nothing.
+
+    Of an SQL dump one table is read: the one named `table`, else the best.
 
     Raises `RefusedFile` subclasses, `NothingMappable`, `MappingDoesNotFit`.
     """
     known = _fingerprint(path)
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
+    tables: list[ScoredTable] = []
+    if detected.sql is not None:
+        tables = scored(sql_tables(path, encoding=detected.encoding, dialect=detected.sql))
+        sql = replace(detected.sql, table=chosen(tables, wanted=table, path=str(path)).name)
+        detected = replace(detected, sql=sql)
+    elif table:
+        raise UnknownTable(f"{path} is {detected.format}, which has no tables. Leave --table out.")
     name, found = _mapped(path, detected, mapping)
-    return Inspection(path, known, detected, found, name)
+    return Inspection(path, known, detected, found, name, tables=tuple(tables))
 
 
 def retriable(job_id: uuid.UUID) -> IngestionJob:
@@ -110,7 +124,7 @@ def known(inspection: Inspection) -> IngestionJob | None:
 
 def _part(detected: dict[str, Any]) -> list[Any]:
     """What of a file is read: two tables of one dump are two things to load."""
-    return [detected.get(key) or None for key in ("format", "choice", "records")]
+    return [detected.get(key) or None for key in ("format", "choice", "records", "sql")]
 
 
 def _fingerprint(path: Path) -> Fingerprint:
@@ -212,8 +226,9 @@ def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
         retry_of=inspection.retry_of,
         state__in=[IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED],
     ).order_by("created_at")[:20]
+    part = _part(inspection.detected.as_json())
     for job in unfinished:
-        if not try_lock(_job_lock(job)):
+        if _part(job.detected) != part or not try_lock(_job_lock(job)):
             continue
         job.refresh_from_db()
         if job.state not in (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW):

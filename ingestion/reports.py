@@ -1,5 +1,6 @@
 """What an ingestion tells its operator: the mapping before, the counts after; as tables and as JSON."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -7,6 +8,7 @@ from rich.text import Text
 
 from ingestion.jobs import Inspection
 from ingestion.models import IngestionJob
+from ingestion.table_choice import listed
 
 # Where a column goes that no field takes.
 _STAYS = {"list": "metadata (list)", "in a list": "in its list"}
@@ -31,7 +33,9 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
             " · ".join(column.samples),
         )
         table.add_row(*map(Text, cells))  # as they are: a column may be called [red]
-    notes = [f"The mapping is '{found.mapping_name}'."] if found.mapping_name else []
+    notes = [tables_line(found)] if found.tables else []
+    if found.mapping_name:
+        notes.append(f"The mapping is '{found.mapping_name}'.")
     if found.detected.records:
         notes.append(f"The records are the list '{found.detected.records.path}'; what is around it is not loaded.")
     if found.mapping.last_first:
@@ -51,6 +55,26 @@ def mapping_as_json(found: Inspection) -> dict[str, Any]:
         **found.detected.as_json(),
         "mapping_name": found.mapping_name,
         "mapping": found.mapping.as_json(),
+        **tables_as_json(found),
+    }
+
+
+def tables_line(found: Inspection) -> str:
+    """Which table of a dump is read, and which others there are."""
+    read = found.detected.sql.table if found.detected.sql else ""
+    others = [table for table in found.tables if table.name != read]
+    return f"Of {len(found.tables)} tables {read} is read" + (
+        f"; --table chooses another: {listed(others)}." if others else "."
+    )
+
+
+def tables_as_json(found: Inspection) -> dict[str, Any]:
+    """The tables of a dump with rows and score, the best first; {} for what has no tables."""
+    if not found.tables:
+        return {}
+    return {
+        "table": found.detected.sql.table if found.detected.sql else "",
+        "tables": [asdict(table) for table in found.tables],
     }
 
 

@@ -1,6 +1,8 @@
 """`normalise`: raw text columns and a mapping to clean records and rejected rows. Pure and vectorised."""
 
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +20,7 @@ from ingestion.cleansing.text import blank_out, tidy
 from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHTS
 from ingestion.formats.batches import holds_json, is_list_member
 from ingestion.inversions import INVERTED, NOT_INVERTED, TURNED
-from ingestion.mapping import Mapping
+from ingestion.mapping import Mapping, words_of
 from ingestion.shapes import US_STATES
 
 _TYPES: dict[str, pa.DataType] = {"created_date": pa.date32()}
@@ -40,6 +42,8 @@ CLEAN_SCHEMA = pa.schema(_CLEAN)
 REJECTED_SCHEMA = pa.schema(_REJECTED)
 
 _SCORES = np.array([points / 100 for points in range(101)], dtype=np.float32)
+
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]*")
 
 # Cannot occur in tidied text, so two different records never read the same.
 _SEPARATOR = "\x1f"
@@ -205,6 +209,9 @@ def _set_date(work: _Work, source: str, mapping: Mapping) -> None:
 def _assemble(work: _Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     frame = pl.DataFrame({name: work.values[name] for name in FIELDS})
     frame = frame.with_columns(metadata=canonical_json(work.metadata, work.rows))
+    by_words = _by_words(work.metadata)
+    same = by_words.keys() == work.metadata.keys()
+    frame = frame.with_columns(said=pl.col("metadata") if same else canonical_json(by_words, work.rows))
     frame = frame.with_columns(data_quality_score=_score(frame)).with_row_index("position")
     errors = _errors(work)
     usable = frame.select(pl.any_horizontal([pl.col(name) != "" for name in IDENTIFYING])).to_series()
@@ -214,18 +221,28 @@ def _assemble(work: _Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         errors = errors.filter(usable.to_arrow())
         frame = frame.filter(usable)
     columns: dict[str, Any] = {"id": _md5(_identity(frame)), "validation_errors": errors}
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    table = frame.drop("said").to_arrow(compat_level=pl.CompatLevel.oldest())
     for name in table.column_names:
         column = table.column(name).cast(CLEAN_SCHEMA.field(name).type)
         columns[name] = column.combine_chunks()
     return pa.RecordBatch.from_arrays([columns[name] for name in CLEAN_SCHEMA.names], schema=CLEAN_SCHEMA), rejected
 
 
+def _by_words(metadata: dict[str, tuple[pl.Series, bool]]) -> dict[str, tuple[pl.Series, bool]]:
+    """The metadata under names that do not depend on who wrote it: PostalCode, "Postal Code" and postal_code are one.
+
+    Only plain names are rewritten, and none that would meet another.
+    """
+    names = {name: words_of(name) if _PLAIN_NAME.fullmatch(name) else name for name in metadata}
+    times = Counter(names.values())
+    return {words if times[words] == 1 else name: metadata[name] for name, words in names.items()}
+
+
 def _identity(frame: pl.DataFrame) -> pl.Series:
-    """The text that makes a record itself: every field and the metadata, nothing of where it came from."""
+    """The text that makes a record itself: every field and what the metadata says, nothing of where it came from."""
     day = pl.col("created_date").cast(pl.String).fill_null("")
     parts = [day if name == "created_date" else pl.col(name) for name in FIELDS]
-    return frame.select(pl.concat_str([*parts, pl.col("metadata")], separator=_SEPARATOR)).to_series()
+    return frame.select(pl.concat_str([*parts, pl.col("said")], separator=_SEPARATOR)).to_series()
 
 
 def _md5(texts: pl.Series) -> Any:

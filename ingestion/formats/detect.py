@@ -14,12 +14,13 @@ from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 from ingestion.formats.json_wrapper import Wrapped, find_records
 from ingestion.formats.parquet_probe import probe
 from ingestion.formats.parquet_rows import ParquetReader
+from ingestion.formats.sql_dump import SqlDialect, SqlReader, looks_like_sql, sql_dialect
 from ingestion.formats.xml_guard import declared_encoding
 from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
 from ingestion.formats.xml_record import find_record
 from ingestion.formats.xml_rows import XmlReader
 
-FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet")
+FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet", "sql")
 SAMPLE_BYTES = 128 * 1024
 _BINARY = (
     (b"PK\x03\x04", "an Excel workbook or another Office document"),
@@ -28,9 +29,6 @@ _BINARY = (
     (b"SQLite format 3\x00", "a SQLite database"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
     (b"%PDF", "a PDF document"),
-)
-_SQL = re.compile(
-    r"\s*(--|/\*|CREATE\s+(TABLE|DATABASE)|INSERT\s+INTO|DROP\s+(TABLE|DATABASE)|SET\s+\w+\s*=)", re.IGNORECASE
 )
 _HTML = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 
@@ -45,6 +43,7 @@ class DetectedFormat:
     compression: str | None = None  # as the file was found; its reader looks again
     choice: str = ""  # what of the file is read: the path of XML's repeating element
     records: Wrapped | None = None  # where a JSON document keeps its records, when they are not the document itself
+    sql: SqlDialect | None = None
 
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
@@ -53,6 +52,8 @@ class DetectedFormat:
             return ParquetReader(path)
         if self.format == "xml":
             return XmlReader(path, encoding=self.encoding, record=self.choice)
+        if self.sql is not None:
+            return SqlReader(path, encoding=self.encoding, dialect=self.sql)
         if self.format == "jsonl":
             return JsonLinesReader(path, encoding=self.encoding)
         return JsonReader(path, encoding=self.encoding, array_at=self.records.at if self.records else None)
@@ -65,6 +66,7 @@ class DetectedFormat:
             "compression": self.compression,
             "choice": self.choice,
             "records": asdict(self.records) if self.records else None,
+            "sql": self.sql.as_json() if self.sql else None,
         }
 
     @classmethod
@@ -73,8 +75,9 @@ class DetectedFormat:
         if dialect is not None:
             dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
         records = Wrapped(**kept["records"]) if kept.get("records") else None
+        sql = SqlDialect(**kept["sql"]) if kept.get("sql") else None
         compression, choice = kept.get("compression"), kept.get("choice", "")
-        return cls(kept["format"], kept["encoding"], dialect, compression, choice, records)
+        return cls(kept["format"], kept["encoding"], dialect, compression, choice, records, sql)
 
 
 def detect(
@@ -109,6 +112,8 @@ def detect(
         records = find_records(path, encoding)
         if records is not None:
             return DetectedFormat("json", encoding, compression=compression, records=records)
+    if chosen == "sql":
+        return DetectedFormat(chosen, encoding, compression=compression, sql=sql_dialect(sample))
     if chosen in ("json", "jsonl"):
         return DetectedFormat(chosen, encoding, compression=compression)
     if len(sample) >= SAMPLE_BYTES // 2:
@@ -139,9 +144,10 @@ def _by_content(path: Path, sample: str) -> str:
         if _HTML.match(start):
             raise UnknownFormat(f"{path} looks like an HTML page. These formats are read: {', '.join(FORMATS)}.")
         return "xml"
-    if _SQL.match(start):
-        raise UnknownFormat(f"{path} looks like an SQL dump. These formats are read: {', '.join(FORMATS)}.")
-    if PurePosixPath(content_name(path)).suffix.lower() in (".tsv", ".tab"):
+    suffix = PurePosixPath(content_name(path)).suffix.lower()
+    if suffix == ".sql" or looks_like_sql(start):
+        return "sql"
+    if suffix in (".tsv", ".tab"):
         return "tsv"
     return "csv"
 

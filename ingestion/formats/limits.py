@@ -7,6 +7,7 @@ ROW_BYTES_MAX = 1024 * 1024
 FIELD_BYTES_MAX = 256 * 1024
 COLUMNS_MAX = 1000
 DEPTH_MAX = 32
+TABLES_MAX = 1000
 RAW_TEXT_MAX = 4096
 # Compressed files: how much they may hold, how much more than themselves once it is past RATIO_FREE_BYTES, and what
 # unpacking may take of the memory.

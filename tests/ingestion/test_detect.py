@@ -21,6 +21,7 @@ CASES = [
     ("cp1252", "id,name\n1,Zoë Müller\n2,José Núñez\n3,François Lefèvre\n".encode("cp1252"), "csv", "cp1252", ","),
     ("array", b' [\n {"id": 1}]', "json", "utf-8", None),
     ("lines", b'{"id": 1}\n{"id": 2}\n', "jsonl", "utf-8", None),
+    ("sql", b"-- a dump\nCREATE TABLE a (b int);\n", "sql", "utf-8", None),
     ("one object over lines", b'{\n "id": 1\n}\n', "json", "utf-8", None),
 ]
 
@@ -56,7 +57,6 @@ def test_detect_names_empty_and_repeated_headers(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"PAREabc", "encrypted Parquet"),
-        (b"CREATE TABLE a (b int);", "SQL"),
         (bytes(range(1, 30)) * 20, "not text"),
         (b" \n\n  \n", "blank"),
     ],

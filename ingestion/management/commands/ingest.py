@@ -41,6 +41,7 @@ examples:
   manage.py ingest customers.csv.gz              compressed files (gz, zst, bz2, xz, zip) are read as what is in them
   manage.py ingest a.csv --dry-run --save-mapping crm --source crm
                                                  keep that mapping for all files with --source crm
+  manage.py ingest dump.sql --table customers    load one table of an SQL dump; without --table the one that fits best
   manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
 
 A file that was loaded before (by size and SHA-256) is skipped; --again loads it all the same.
@@ -54,9 +55,7 @@ exit codes (of several files the highest):
 
 
 class Command(BaseCommand):
-    help = (
-        "Loads CSV, TSV, JSON, JSON Lines, XML and Parquet files: maps, cleans, removes duplicates, counts every row."
-    )
+    help = "Loads CSV, TSV, JSON, JSON Lines, XML, Parquet and SQL dumps: maps, cleans, removes duplicates, counts every row."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs.setdefault("epilog", _EPILOG)
@@ -70,6 +69,12 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--format", default="auto", choices=["auto", *FORMATS], help="the format; found out by content unless given"
+        )
+        parser.add_argument(
+            "--table",
+            default="",
+            metavar="NAME",
+            help="the table of an SQL dump to load; the one that fits best unless given",
         )
         parser.add_argument(
             "--source", default="", metavar="NAME", help="the name under which files of one origin belong together"
@@ -165,7 +170,7 @@ class Command(BaseCommand):
                 if retried is not None:
                     found = jobs.inspect_retry(retried, path=path, mapping=mapping)
                 else:
-                    found = jobs.inspect(path, wanted=options["format"], mapping=mapping)
+                    found = jobs.inspect(path, wanted=options["format"], table=options["table"], mapping=mapping)
                 if options["dry_run"]:
                     answers.append(self._dry_run(found, save_as=options["save_mapping"], source=source))
                     continue
@@ -195,9 +200,11 @@ class Command(BaseCommand):
                 self.errors.print(f"STORE_ERROR: A database refused a statement or went away: {message}", markup=False)
                 break
             code = max(code, _CODES[IngestionJob.State(job.state)])
-            answers.append(reports.job_as_json(job))
+            answers.append({**reports.job_as_json(job), **reports.tables_as_json(found)})
             if not self.as_json:
                 self._show(reports.job_table(job))
+                if found.tables:
+                    self.console.print(reports.tables_line(found), highlight=False, markup=False, soft_wrap=True)
             if job.error and job.error_code != "STOPPED":
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
