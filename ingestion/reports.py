@@ -32,7 +32,7 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
             column.how if column.target else "",
             " · ".join(column.samples),
         )
-        table.add_row(*map(Text, cells))  # as they are: a column may be called [red]
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))  # as they are: a column may be called [red]
     notes = [tables_line(found)] if found.tables else []
     if found.mapping_name:
         notes.append(f"The mapping is '{found.mapping_name}'.")

@@ -32,6 +32,34 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "a mapping is applied to a file that lacks its columns",
+        "ingestion/mapping_documents.py",
+        "if missing:",
+        "if False:",
+        "tests/ingestion/test_mapping_documents.py",
+    ),
+    Fault(
+        "a retry reads another file by the numbers of the first one's rows",
+        "ingestion/jobs.py",
+        "if (known.size_bytes, known.sha256) != (job.size_bytes, job.sha256):",
+        "if False:",
+        "tests/ingestion/test_retry.py",
+    ),
+    Fault(
+        "a member of a list is kept beside its list",
+        "ingestion/cleansing/normalise.py",
+        "if is_list_member(column) and (target is None or target in given):",
+        "if False:",
+        "tests/ingestion/test_normalise.py",
+    ),
+    Fault(
+        "a stopped job's file counts as loaded",
+        "ingestion/jobs.py",
+        "        state__in=_ENDED,\n        retry_of=None,",
+        "        retry_of=None,",
+        "tests/ingestion/test_ingest_command.py",
+    ),
+    Fault(
         "an alert of a low balance fires at every pass",
         "credits/alerts.py",
         "if low and not state.credits_fired:",

@@ -123,6 +123,13 @@ def test_mappings_are_listed_and_forgotten(tmp_path: Path) -> None:
     assert not SavedMapping.objects.filter(name=name).exists()
 
 
+def test_a_dry_run_shows_long_names_whole(tmp_path: Path) -> None:
+    name = "contact.information." + "x" * 60
+    _, out, _ = ingest(written(tmp_path, "a.csv", f"name,{name}\nAnn,1\n"), "--dry-run")
+    cells = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
+    assert name in "".join(cells)
+
+
 def test_a_dry_run_shows_lists_and_where_their_members_stay(tmp_path: Path) -> None:
     path = written(tmp_path, "a.jsonl", '{"name": "Ann", "[red]": "x", "t": [{"phone": "1", "party": "T"}]}\n')
     code, out, _ = ingest(path, "--dry-run")
