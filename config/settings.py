@@ -304,6 +304,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Data",
                 "items": [
                     _nav("Ingestion jobs", "upload_file", "ingestion_ingestionjob", "ingestion.view_ingestionjob"),
+                    _nav("Saved mappings", "schema", "ingestion_savedmapping", "ingestion.view_savedmapping"),
                 ],
             },
             {

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from config.display import Tile, code, figure, labelled, moment, quiet, short_figure
 from config.read_only import ReadOnlyAdmin, ReadOnlyInline
-from ingestion.models import DeadLetter, IngestionJob
+from ingestion.models import DeadLetter, IngestionJob, SavedMapping
 
 REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300
@@ -52,7 +52,7 @@ class IngestionJobAdmin(ReadOnlyAdmin):
     search_fields = ("source_file", "=id", "=sha256")
     search_help_text = "File name, job id or SHA-256"
     fieldsets = (
-        ("File", {"fields": ("source_file", "source_path", "source", "size", "sha256", "format")}),
+        ("File", {"fields": ("source_file", "source_path", "source", "size", "sha256", "format", "retry_of")}),
         ("Run", {"fields": ("state_label", "error_text", "rate", "chunks_done", "started", "finished")}),
         ("How it was read", {"fields": ("mapping", "detected", "stage_seconds"), "classes": ("collapse",)}),
     )
@@ -109,6 +109,25 @@ class IngestionJobAdmin(ReadOnlyAdmin):
         shown = {} if job is None else {"tiles": row_tiles(job), "reasons": reject_reasons(job)}
         response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
         return response
+
+
+@admin.register(SavedMapping)
+class SavedMappingAdmin(ReadOnlyAdmin):
+    """Mappings are saved by `manage.py ingest --dry-run --save-mapping NAME`."""
+
+    list_display = ("name", "source", "fields_mapped", "saved")
+    search_fields = ("name", "source")
+    fields = ("name", "source", "document", "created_at", "updated_at")
+    ordering = ("name",)
+    list_filter_submit = False
+
+    @admin.display(description="Fields")
+    def fields_mapped(self, mapping: SavedMapping) -> str:
+        return ", ".join(target for target in mapping.document["columns"].values() if target)
+
+    @admin.display(description="Saved", ordering="updated_at")
+    def saved(self, mapping: SavedMapping) -> SafeString:
+        return moment(mapping.updated_at)
 
 
 def row_tiles(job: IngestionJob) -> list[Tile]:

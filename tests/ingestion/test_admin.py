@@ -8,7 +8,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from ingestion.models import DeadLetter, IngestionJob
+from ingestion.models import DeadLetter, IngestionJob, SavedMapping
 from tests.operators import client_of, make_operator, text_of
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -81,3 +81,23 @@ def test_nobody_writes_a_job_by_post(page_name: str) -> None:
     url = reverse(f"admin:ingestion_ingestionjob_{page_name}", args=arguments)
     assert client_of(operator()).post(url, {"state": "done", "post": "yes"}).status_code == 403
     assert IngestionJob.objects.get(pk=job.pk).state == "running"
+
+
+def test_saved_mappings_are_shown_and_not_changed_here() -> None:
+    name, now = f"crm-{uuid.uuid4().hex[:8]}", timezone.now()
+    document = {"columns": {"Contact": "email", "Shoe": None}, "last_first": False}
+    mapping = SavedMapping.objects.create(name=name, source=name, document=document, created_at=now, updated_at=now)
+    client = client_of(operator())
+    text = text_of(client.get("/admin/ingestion/savedmapping/", {"q": name}))
+    assert name in text
+    assert "email" in text
+    change = reverse("admin:ingestion_savedmapping_change", args=[mapping.pk])
+    assert "Contact" in text_of(client.get(change))
+    assert client.post(change, {"name": "other"}).status_code == 403
+
+
+def test_a_retry_names_its_job() -> None:
+    first = make_job()
+    assert first.source_file in text_of(
+        client_of(operator()).get(page(make_job(source_file="again.csv", retry_of=first)))
+    )
