@@ -66,16 +66,21 @@ class NothingToRetry(RefusedFile):
 
 
 def inspect(
-    path: Path, *, wanted: str = "auto", table: str = "", mapping: tuple[str, MappingDocument] | None = None
+    path: Path,
+    *,
+    wanted: str = "auto",
+    table: str = "",
+    sheet: str = "",
+    mapping: tuple[str, MappingDocument] | None = None,
 ) -> Inspection:
     """Fingerprint, format and mapping of a file: the given one by its name, else found out. Loads nothing.
 
-    Of an SQL dump one table is read: the one named `table`, else the best.
+    Of an SQL dump one table is read: the one named `table`, else the best; of a workbook one sheet in the same way.
 
     Raises `RefusedFile` subclasses, `NothingMappable`, `MappingDoesNotFit`.
     """
     known = _fingerprint(path)
-    detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER)
+    detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER, sheet=sheet)
     tables: list[ScoredTable] = []
     if detected.sql is not None:
         tables = scored(sql_tables(path, encoding=detected.encoding, dialect=detected.sql))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,6 +10,7 @@ from ingestion.formats.batches import Reader, UnknownFormat
 from ingestion.formats.compression import compression_of, content_name, open_content, refuse_nested
 from ingestion.formats.delimited import DelimitedReader, Dialect, sniff
 from ingestion.formats.encoding import Utf8Source, detect_encoding
+from ingestion.formats.excel_rows import ChosenSheet, ExcelReader, choose_sheet
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
 from ingestion.formats.json_wrapper import Wrapped, find_records
 from ingestion.formats.parquet_probe import probe
@@ -20,14 +21,16 @@ from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
 from ingestion.formats.xml_record import find_record
 from ingestion.formats.xml_rows import XmlReader
 
-FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet", "sql")
+FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet", "xlsx", "xls", "sql")
 SAMPLE_BYTES = 128 * 1024
+_OLE = b"\xd0\xcf\x11\xe0"
+_TABLES = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04", "xls": _OLE}
 _BINARY = (
     (b"PK\x03\x04", "an Excel workbook or another Office document"),
     (b"PAR1", "a Parquet file"),
     (b"PARE", "an encrypted Parquet file"),
     (b"SQLite format 3\x00", "a SQLite database"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    (_OLE, "an old Excel workbook"),
     (b"%PDF", "a PDF document"),
 )
 _HTML = re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
@@ -41,7 +44,8 @@ class DetectedFormat:
     encoding: str
     dialect: Dialect | None = None
     compression: str | None = None  # as the file was found; its reader looks again
-    choice: str = ""  # what of the file is read: the path of XML's repeating element
+    choice: str = ""  # what of the file is read: the path of XML's repeating element, a workbook's sheet
+    header: int = 0  # which of the sheet's filled rows is its header
     records: Wrapped | None = None  # where a JSON document keeps its records, when they are not the document itself
     sql: SqlDialect | None = None
 
@@ -50,6 +54,8 @@ class DetectedFormat:
             return DelimitedReader(path, encoding=self.encoding, dialect=self.dialect)
         if self.format == "parquet":
             return ParquetReader(path)
+        if self.format in ("xlsx", "xls"):
+            return ExcelReader(path, sheet=ChosenSheet(self.choice, self.header))
         if self.format == "xml":
             return XmlReader(path, encoding=self.encoding, record=self.choice)
         if self.sql is not None:
@@ -65,6 +71,7 @@ class DetectedFormat:
             "dialect": self.dialect.as_json() if self.dialect else None,
             "compression": self.compression,
             "choice": self.choice,
+            "header": self.header,
             "records": asdict(self.records) if self.records else None,
             "sql": self.sql.as_json() if self.sql else None,
         }
@@ -76,14 +83,17 @@ class DetectedFormat:
             dialect = Dialect(**{**dialect, "columns": tuple(dialect["columns"])})
         records = Wrapped(**kept["records"]) if kept.get("records") else None
         sql = SqlDialect(**kept["sql"]) if kept.get("sql") else None
-        compression, choice = kept.get("compression"), kept.get("choice", "")
-        return cls(kept["format"], kept["encoding"], dialect, compression, choice, records, sql)
+        compression, choice, header = kept.get("compression"), kept.get("choice", ""), kept.get("header", 0)
+        return cls(kept["format"], kept["encoding"], dialect, compression, choice, header, records, sql)
 
 
 def detect(
-    path: Path, *, wanted: str = "auto", not_utf8_at: int | None, known_header: frozenset[str]
+    path: Path, *, wanted: str = "auto", not_utf8_at: int | None, known_header: frozenset[str], sheet: str = ""
 ) -> DetectedFormat:
-    """Looks at the beginning of a file. `wanted` other than "auto" settles the format. Raises `RefusedFile` subclasses."""
+    """Looks at the beginning of a file. `wanted` other than "auto" settles the format, `sheet` a workbook's sheet.
+
+    Raises `RefusedFile` subclasses.
+    """
     if wanted != "auto" and wanted not in FORMATS:
         raise UnknownFormat(f"The format '{wanted}' is not known. Choose one of: auto, {', '.join(FORMATS)}.")
     with open_content(path) as file:
@@ -91,12 +101,19 @@ def detect(
     compression = compression_of(path)
     if compression is not None:
         refuse_nested(path, head)
-    if wanted in ("auto", "parquet") and head.startswith(b"PAR1"):
-        probe(path)
-        return DetectedFormat("parquet", "binary", compression=compression)
+    table = _table(head)
+    if sheet and table not in ("xlsx", "xls"):
+        raise UnknownFormat(f"{path} is no workbook and has no sheets. Leave --sheet out.")
+    if table and wanted in ("auto", table):
+        found = DetectedFormat(table, "binary", compression=compression)
+        if table == "parquet":
+            probe(path)
+            return found
+        chosen_sheet = choose_sheet(path, known_header=known_header, wanted=sheet)
+        return replace(found, choice=chosen_sheet.name, header=chosen_sheet.header)
     _refuse_binary(path, head)
-    if wanted == "parquet":
-        raise UnknownFormat(f"{path} is no Parquet file. Leave the format to be found out.")
+    if wanted in _TABLES:
+        raise UnknownFormat(f"{path} is not of the format '{wanted}'. Leave the format to be found out.")
     encoding = declared_encoding(head) or detect_encoding(path, not_utf8_at)
     with Utf8Source(path, encoding) as source:
         sample = source.read(SAMPLE_BYTES).decode("utf-8", "replace")
@@ -121,6 +138,11 @@ def detect(
     fixed = "\t" if chosen == "tsv" else None
     dialect = sniff(sample, known_header=known_header, delimiter=fixed)
     return DetectedFormat("tsv" if dialect.delimiter == "\t" else "csv", encoding, dialect, compression)
+
+
+def _table(head: bytes) -> str:
+    """Which of the formats that are no text a file is by its first bytes, "" for none; archives are unpacked by now."""
+    return next((name for name, magic in _TABLES.items() if head.startswith(magic)), "")
 
 
 def _refuse_binary(path: Path, head: bytes) -> None:

@@ -67,8 +67,8 @@ def test_detect_refuses_with_the_reason(tmp_path: Path, content: bytes, words: s
 
 
 def test_detect_refuses_an_unknown_wanted_format(tmp_path: Path) -> None:
-    with pytest.raises(UnknownFormat, match="auto, csv, tsv, json, jsonl, xml, parquet"):
-        detected(written(tmp_path, "a.csv", "id\n1\n"), wanted="xls")
+    with pytest.raises(UnknownFormat, match="auto, csv, tsv, json, jsonl, xml, parquet, xlsx, xls"):
+        detected(written(tmp_path, "a.csv", "id\n1\n"), wanted="pdf")
 
 
 def test_fingerprint_refuses_an_empty_file(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ exit codes (of several files the highest):
 
 
 class Command(BaseCommand):
-    help = "Loads CSV, TSV, JSON, JSON Lines, XML, Parquet and SQL dumps: maps, cleans, removes duplicates, counts every row."
+    help = "Loads CSV, JSON, XML, Parquet, Excel and SQL dumps: maps, cleans, removes duplicates, counts every row."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs.setdefault("epilog", _EPILOG)
@@ -103,6 +103,12 @@ class Command(BaseCommand):
             type=uuid.UUID,
             metavar="JOB",
             help="read a job's rejected rows again, with --mapping or as found out now; PATH only if its file has moved",
+        )
+        parser.add_argument(
+            "--sheet",
+            default="",
+            metavar="NAME",
+            help="the sheet of a workbook; else the one that looks most like records",
         )
         parser.add_argument("--again", action="store_true", help="load files, too, that were loaded before")
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
@@ -170,7 +176,9 @@ class Command(BaseCommand):
                 if retried is not None:
                     found = jobs.inspect_retry(retried, path=path, mapping=mapping)
                 else:
-                    found = jobs.inspect(path, wanted=options["format"], table=options["table"], mapping=mapping)
+                    found = jobs.inspect(
+                        path, wanted=options["format"], table=options["table"], sheet=options["sheet"], mapping=mapping
+                    )
                 if options["dry_run"]:
                     answers.append(self._dry_run(found, save_as=options["save_mapping"], source=source))
                     continue
