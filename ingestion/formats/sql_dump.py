@@ -153,8 +153,9 @@ def _batch(taken: list[SqlRow], number: int) -> Batch:
             continue
         good.append(row)
         numbers.append(place)
-    names = list(dict.fromkeys(name for row in good for name in row.columns))
-    if any(row.columns != good[0].columns for row in good):
+    lists = dict.fromkeys(row.columns for row in good)
+    names = list(dict.fromkeys(name for columns in lists for name in columns))
+    if len(lists) > 1:
         by_name = [dict(zip(row.columns, values, strict=True)) for row, values in zip(good, texts, strict=True)]
         columns = [[row.get(name, "") for row in by_name] for name in names]
     else:

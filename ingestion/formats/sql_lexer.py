@@ -4,7 +4,7 @@ import re
 
 from ingestion.formats import limits
 from ingestion.formats.encoding import Utf8Source
-from ingestion.formats.sql_values import MYSQL, BadValue, Token, meaning
+from ingestion.formats.sql_values import MYSQL, BadValue, Token, meaning, unescape_mysql, word_meaning
 
 # No mark that is searched for is longer; the longest is a dollar quote's tag.
 LOOKAHEAD = 80
@@ -61,6 +61,12 @@ class Lexer:
         self._marks = re.compile(strings + rb"|--|/\*" + hash_comment + dollar + rb"|[;()]")
         body = rb"(?:[^'\\]++|''|\\.)*+" if backslashes else rb"(?:[^']++|'')*+"
         self.fast = re.compile(rb"\s*+(?:[Nn]?'(" + body + rb")'|([-+]?[\w.]++))\s*+([,)])", re.DOTALL)
+        value = rb"\s*+(?:[Nn]?'" + body + rb"'|[-+]?[\w.]++)\s*+"
+        self._plain_row = re.compile(value + rb"(?:," + value + rb")*+\)", re.DOTALL)
+        # Text and whole strings, without a mark that needs a closer look.
+        string = rb"'" + body + rb"'(?!\Z)"
+        string = string if self._mysql else rb"(?<![Ee])" + string
+        self._run = re.compile(rb"(?:[^'\"`;$#/-]++|-(?!-|\Z)|/(?!\*|\Z)|" + string + rb")*+", re.DOTALL)
         number = rb"|[-+]?\.?\d(?:[\w.]|(?<=[eE])[-+](?=\d))*"
         self._token = re.compile(
             rb"(?P<space>\s+|--[^\n]*\n|/\*.*?\*/" + (rb"|#[^\n]*\n" if self._mysql else b"") + rb")"
@@ -88,7 +94,12 @@ class Lexer:
     def skip_statement(self, window: Window, *, words: re.Pattern[bytes] | None = None) -> bool:
         """Past the next `;` that is none in a string or comment. With `words`, whether one of them stands outside of those."""
         seen = False
-        while mark := self._next_mark(window):
+        while True:
+            if words is None:
+                self._skip_run(window)
+            mark = self._next_mark(window)
+            if mark is None:
+                break
             if words is not None and words.search(window.buffer, window.at, mark.start()):
                 seen = True
             window.at = mark.end()
@@ -110,6 +121,14 @@ class Lexer:
             elif mark[0] != b";":
                 self._skip_marked(window, mark[0])
         return False
+
+    def _skip_run(self, window: Window) -> None:
+        """As far as one expression sees; not to the end of the buffer, where a mark may begin."""
+        reach = len(window.buffer) if window.final else max(window.at, len(window.buffer) - LOOKAHEAD)
+        match = self._run.match(window.buffer, window.at, reach)
+        end = match.end() if match else window.at
+        # The E of E'…' stays with its quote.
+        window.at = end - 1 if end > window.at and window.buffer[end - 1] in b"eE" else end
 
     def _next_mark(self, window: Window) -> re.Match[bytes] | None:
         match = window.find(self._marks)
@@ -156,20 +175,19 @@ class Lexer:
 
         Raises `Incomplete` when the buffer ends first, and `BadRow` with the row's end when a value cannot be read.
         """
-        values: list[bytes | None] = []
         fast, backslashes = self.fast, self.backslashes
+        plain = self._plain_row.match(buffer, at)
+        if plain is not None:
+            found = fast.findall(buffer, at, plain.end())
+            return [word_meaning(word) if word else self._text(text) for text, word, _ in found], plain.end()
+        values: list[bytes | None] = []
         bad = ""
         while True:
             match = fast.match(buffer, at)
             if match is not None:
                 text, word, end = match.groups()
                 at = match.end()
-                if text is None:
-                    value = meaning([("word", word)], written=word, backslashes=backslashes)
-                else:
-                    value = text.replace(b"''", b"'") if b"''" in text else text
-                    if backslashes and b"\\" in text:
-                        value = meaning([("raw", value)], written=text, backslashes=True)
+                value = word_meaning(word) if text is None else self._text(text)
             else:
                 tokens, written, at, end = self._value(buffer, at, final=final)
                 value = None
@@ -183,6 +201,12 @@ class Lexer:
                 if bad:
                     raise BadRow(bad, at)
                 return values, at
+
+    def _text(self, body: bytes) -> bytes:
+        """What an ordinary string says, by what stands between its quotes."""
+        if b"'" in body:
+            body = body.replace(b"''", b"'")
+        return unescape_mysql(body) if self.backslashes and b"\\" in body else body
 
     def _value(self, buffer: bytes, at: int, *, final: bool) -> tuple[list[Token], bytes, int, bytes]:
         """The tokens of one value, its text as written, where it ends behind its `,` or `)`, and which of them that is."""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingestion.formats import limits
 from ingestion.formats.batches import unique_names
@@ -34,6 +34,7 @@ _ROUTINE_END = re.compile(rb"END\s*+;", re.IGNORECASE)
 _DELIMITER = re.compile(rb"DELIMITER[ \t]+(\S+)[^\n]*", re.IGNORECASE)
 _DELIMITER_BACK = re.compile(rb"\n[ \t]*DELIMITER[ \t]+;[ \t\r]*(?=\n|\Z)", re.IGNORECASE)
 _BLANK = re.compile(rb"(?:\s++|--[^\n]*+\n|/\*.*?\*/)*+", re.DOTALL)
+_NEXT_ROW = re.compile(rb"\s*+,\s*+(?=\()")
 _NEW_LINE = re.compile(rb"\n")
 _OTHER_COPY = re.compile(rb"csv|binary|delimiter|null", re.IGNORECASE)
 _CONSTRAINTS = (b"CONSTRAINT", b"PRIMARY", b"UNIQUE", b"FOREIGN", b"CHECK", b"EXCLUDE", b"LIKE", b"PERIOD")
@@ -41,8 +42,7 @@ _MYSQL_CONSTRAINTS = (*_CONSTRAINTS, b"KEY", b"INDEX", b"FULLTEXT", b"SPATIAL")
 _DEFINITION = re.compile(rb"'(?:[^'\\]++|''|\\.)*+'|\"[^\"]*+\"|`[^`]*+`|--[^\n]*+|/\*.*?\*/|[(),;]", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class SqlRow:
+class SqlRow(NamedTuple):
     """A row of a table as it stands in the dump. `values` is None when it cannot be read: `reason` and `message` say why."""
 
     table: str
@@ -159,6 +159,9 @@ class Statements:
             row = self._row(name, columns)
             columns = columns or self._numbered(row)
             yield row
+            if following := _NEXT_ROW.match(window.buffer, window.at):
+                window.at = following.end()
+                continue
             self._lexer.skip_blank(window)
             if window.buffer[window.at : window.at + 1] == b",":
                 window.at += 1

@@ -90,7 +90,7 @@ def meaning(tokens: list[Token], *, written: bytes, backslashes: bool) -> bytes 
     last = tokens[-1][1]
     plain: Callable[[bytes], bytes] = unescape_mysql if backslashes else bytes
     if kinds == "w":
-        return _word(last)
+        return word_meaning(last)
     if kinds == "s":
         return last
     if kinds == "r":
@@ -111,7 +111,8 @@ def _without_cast(tokens: list[Token]) -> list[Token]:
     return tokens
 
 
-def _word(word: bytes) -> bytes | None:
+def word_meaning(word: bytes) -> bytes | None:
+    """A value that is one word: a number, a name, a hex literal; None for NULL and DEFAULT."""
     if word.upper() in (b"NULL", b"DEFAULT"):
         return None
     if word[:2] in (b"0x", b"0X"):
