@@ -7,6 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ingestion.jobs import Inspection
+from ingestion.mapping import Mapping
+from ingestion.mapping_documents import MappingDocument
 from ingestion.models import IngestionJob
 from ingestion.table_choice import listed
 
@@ -97,6 +99,14 @@ def known_as_json(found: Inspection, job: IngestionJob) -> dict[str, Any]:
         "message": known_line(found, job),
         **counts,
     }
+
+
+def other_mapping_line(found: Inspection, job: IngestionJob) -> str:
+    """That a job which was taken up keeps the mapping it began with, when another one was asked for; else ""."""
+    began_with = MappingDocument.of(Mapping.from_json(job.mapping))
+    if not found.mapping_name or began_with == MappingDocument.of(found.mapping):
+        return ""
+    return f"Job {job.id} had begun with another mapping and was ended with that one, not with '{found.mapping_name}'."
 
 
 def job_table(job: IngestionJob) -> tuple[str, Table, str]:

@@ -113,6 +113,19 @@ def test_a_mapping_is_saved_from_a_dry_run_of_one_file(tmp_path: Path) -> None:
         ingest(path, written(tmp_path, "b.csv", "id\n1\n"), "--dry-run", "--save-mapping", "x")
 
 
+def test_a_job_that_is_taken_up_keeps_its_mapping_and_says_so(tmp_path: Path) -> None:
+    path = written(tmp_path, "a.csv", f"name,other\nAnn {mark()},x\n")
+    file = written(tmp_path, "m.json", '{"columns": {"other": "name"}}')
+    job = json.loads(ingest(path, "--json")[1])[0]["job"]
+    IngestionJob.objects.filter(pk=job).update(state="stopped")
+    code, _, err = ingest(path, "--mapping", file, "--json")
+    assert (code, err) == (
+        0,
+        f"Job {job} had begun with another mapping and was ended with that one, not with '{file}'.\n",
+    )
+    assert ingest(path, "--mapping", file, "--again", "--json")[2] == ""
+
+
 def test_mappings_are_listed_and_forgotten(tmp_path: Path) -> None:
     name, source = mark(), mark()
     ingest(written(tmp_path, "a.csv", "id,name\n1,Ann\n"), "--dry-run", "--save-mapping", name, "--source", source)

@@ -213,6 +213,8 @@ class Command(BaseCommand):
                 self._show(reports.job_table(job))
                 if found.tables:
                     self.console.print(reports.tables_line(found), highlight=False, markup=False, soft_wrap=True)
+            if kept := reports.other_mapping_line(found, job):
+                self.errors.print(kept, markup=False)
             if job.error and job.error_code != "STOPPED":
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
