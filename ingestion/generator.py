@@ -14,13 +14,13 @@ import polars as pl
 import pyarrow as pa
 
 from ingestion import generator_words as words
+from ingestion.generator_formats import WRITERS, XLSX_ROWS_MAX
 
 KNOWN_ID = "54a4f3f67468693b8cd7b470"
 HEAD_ROWS = 60
 BLOCK_ROWS = 50_000
 DIRT = 0.001
 DUPLICATES = 0.01
-FORMATS = ("csv", "jsonl")
 COLUMNS = (
     "id", "full_name", "email", "phone", "address", "city", "country", "created_date", "status",
     "company", "zip", "plan", "signup_source", "score",
@@ -33,17 +33,13 @@ _BROKEN_OF_DIRT = 0.2
 
 def write(path: Path, *, rows: int, file_format: str = "csv", seed: int = 1, dirt: float = DIRT) -> int:
     """Writes `rows` records to `path` and returns the bytes written. `dirt` is the share of damaged rows, 0 to 1."""
-    if file_format not in FORMATS:
+    if file_format not in WRITERS:
         raise ValueError(f"unknown format {file_format!r}")
+    if file_format == "xlsx" and rows > XLSX_ROWS_MAX:
+        raise ValueError(f"a sheet of a workbook holds {XLSX_ROWS_MAX:,} records at most")
     with path.open("wb") as file:
-        if file_format == "csv":
-            file.write((",".join(COLUMNS) + "\n").encode())
-        for frame, broken in blocks(rows=rows, seed=seed, dirt=dirt):
-            lines = _csv_lines(frame) if file_format == "csv" else _json_lines(frame)
-            # A broken row is a line that stops in the middle.
-            cut = lines.str.head(30 if file_format == "jsonl" else 12)
-            file.write((lines.zip_with(~broken, cut).str.join("\n").item() + "\n").encode())
-        return file.tell()
+        WRITERS[file_format](file, COLUMNS, blocks(rows=rows, seed=seed, dirt=dirt))
+    return path.stat().st_size
 
 
 def blocks(*, rows: int, seed: int, dirt: float) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
@@ -174,13 +170,3 @@ def _soil(rng: np.random.Generator, frame: pl.DataFrame, dirt: float, *, spared:
         for place, (name, value) in enumerate(spoilt.items())
     ]
     return frame.with_columns(columns), pl.Series(broken)
-
-
-def _csv_lines(frame: pl.DataFrame) -> pl.Series:
-    quoted = pl.when(pl.col("address").str.contains(",", literal=True)).then('"' + pl.col("address") + '"')
-    frame = frame.with_columns(address=quoted.otherwise(pl.col("address")))
-    return frame.select(pl.concat_str(pl.all(), separator=",")).to_series()
-
-
-def _json_lines(frame: pl.DataFrame) -> pl.Series:
-    return frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()

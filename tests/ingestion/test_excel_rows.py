@@ -149,7 +149,7 @@ def test_a_sheet_that_is_wanted_is_read_though_it_is_hidden(tmp_path: Path) -> N
     path = xlsx(tmp_path, fill)
     found = detect(path, not_utf8_at=None, known_header=KNOWN_HEADER, sheet="old")
     assert [batch.rows.to_pylist() for batch in found.reader(path)] == [[{"id": "2", "name": "Bob"}]]
-    with pytest.raises(UnknownFormat, match="no sheet 'New'. It has: 'People', 'Old'"):
+    with pytest.raises(UnknownFormat, match=r"no sheet 'New'\. It has: 'People', 'Old'"):
         detect(path, not_utf8_at=None, known_header=KNOWN_HEADER, sheet="New")
 
 

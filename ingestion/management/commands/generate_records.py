@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ingestion import generator
+from ingestion.generator_formats import FORMATS, XLSX_ROWS_MAX
 
 
 class Command(BaseCommand):
@@ -17,13 +18,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--rows", type=int, required=True, metavar="N", help="how many records")
         parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file to write")
-        parser.add_argument("--format", default="csv", choices=generator.FORMATS)
+        parser.add_argument("--format", default="csv", choices=FORMATS)
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--dirt", type=float, default=generator.DIRT, help="share of damaged rows, 0 to 1")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["rows"] < 1:
             raise CommandError("--rows must be at least 1.")
+        if options["format"] == "xlsx" and options["rows"] > XLSX_ROWS_MAX:
+            raise CommandError(f"A sheet of a workbook holds {XLSX_ROWS_MAX:,} records at most. Choose another format.")
         if not 0 <= options["dirt"] <= 1:
             raise CommandError("--dirt must be between 0 and 1.")
         begun = time.monotonic()

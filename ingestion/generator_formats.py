@@ -1,0 +1,126 @@
+"""Generated records as files of every format, byte for byte the same for the same records. Pure.
+
+A broken row is what its format can break: a line or an element that stops in the middle; where the format holds no such
+thing, a row of which nothing but the score is left.
+"""
+
+import zipfile
+from collections.abc import Iterable
+from typing import IO
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+FORMATS = ("csv", "jsonl", "xml", "parquet", "xlsx")
+XLSX_ROWS_MAX = 1_048_575
+NUMERIC = "score"
+
+Blocks = Iterable[tuple[pl.DataFrame, pl.Series]]
+
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+_SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_KIND = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+_XML = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
+_PARTS = {
+    "[Content_Types].xml": (
+        f'{_XML}<Types xmlns="{_PACKAGE}/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{_KIND}.sheet.main+xml"/>'
+        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_KIND}.worksheet+xml"/></Types>'
+    ),
+    "_rels/.rels": (
+        f'{_XML}<Relationships xmlns="{_PACKAGE}/relationships">'
+        f'<Relationship Id="rId1" Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+    ),
+    "xl/workbook.xml": (
+        f'{_XML}<workbook xmlns="{_SHEET}" xmlns:r="{_OFFICE}">'
+        '<sheets><sheet name="records" sheetId="1" r:id="rId1"/></sheets></workbook>'
+    ),
+    "xl/_rels/workbook.xml.rels": (
+        f'{_XML}<Relationships xmlns="{_PACKAGE}/relationships">'
+        f'<Relationship Id="rId1" Type="{_OFFICE}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>'
+    ),
+}
+
+
+def write_csv(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    file.write((",".join(columns) + "\n").encode())
+    for frame, broken in blocks:
+        quoted = pl.when(pl.col("address").str.contains(",", literal=True)).then('"' + pl.col("address") + '"')
+        frame = frame.with_columns(address=quoted.otherwise(pl.col("address")))
+        lines = frame.select(pl.concat_str(pl.all(), separator=",")).to_series()
+        _write_lines(file, lines, lines.str.head(12), broken)
+
+
+def write_jsonl(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    for frame, broken in blocks:
+        lines = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+        _write_lines(file, lines, lines.str.head(30), broken)
+
+
+def write_xml(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    file.write(b'<?xml version="1.0" encoding="UTF-8"?>\n<records>\n')
+    for frame, broken in blocks:
+        frame = _escaped(frame)
+        inner = [part for name in columns for part in (pl.lit(f"<{name}>"), pl.col(name), pl.lit(f"</{name}>"))]
+        lines = frame.select(pl.concat_str([pl.lit("<record>"), *inner, pl.lit("</record>")])).to_series()
+        _write_lines(file, lines, lines.str.head(24) + "</record>", broken)
+    file.write(b"</records>\n")
+
+
+def write_parquet(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    schema = pa.schema([(name, pa.int64() if name == NUMERIC else pa.string()) for name in columns])
+    with pa.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for frame, broken in blocks:
+            table = _emptied(frame, broken).to_arrow(compat_level=pl.CompatLevel.oldest())
+            writer.write_table(table.select(list(columns)).cast(schema))
+
+
+def write_xlsx(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in _PARTS.items():
+            archive.writestr(_part(name), text)
+        with archive.open(_part("xl/worksheets/sheet1.xml"), "w", force_zip64=True) as sheet:
+            sheet.write(f'{_XML}<worksheet xmlns="{_SHEET}"><sheetData>\n'.encode())
+            titles = "".join(f'<c t="inlineStr"><is><t>{name}</t></is></c>' for name in columns)
+            sheet.write(f"<row>{titles}</row>\n".encode())
+            for frame, broken in blocks:
+                frame = _escaped(_emptied(frame, broken))
+                cells = []
+                for name in columns:
+                    head, tail = (
+                        ("<c><v>", "</v></c>") if name == NUMERIC else ('<c t="inlineStr"><is><t>', "</t></is></c>")
+                    )
+                    cells += [pl.lit(head), pl.col(name), pl.lit(tail)]
+                lines = frame.select(pl.concat_str([pl.lit("<row>"), *cells, pl.lit("</row>")])).to_series()
+                sheet.write((lines.str.join("\n").item() + "\n").encode())
+            sheet.write(b"</sheetData></worksheet>\n")
+
+
+WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "xml": write_xml, "parquet": write_parquet, "xlsx": write_xlsx}
+
+
+def _write_lines(file: IO[bytes], lines: pl.Series, cut: pl.Series, broken: pl.Series) -> None:
+    file.write((lines.zip_with(~broken, cut).str.join("\n").item() + "\n").encode())
+
+
+def _escaped(frame: pl.DataFrame) -> pl.DataFrame:
+    text = pl.all()
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.str.replace_all(character, entity, literal=True)
+    return frame.select(text)
+
+
+def _emptied(frame: pl.DataFrame, broken: pl.Series) -> pl.DataFrame:
+    names = [name for name in frame.columns if name != NUMERIC]
+    return frame.with_columns(pl.when(~broken).then(pl.col(names)).otherwise(pl.lit("")))
+
+
+def _part(name: str) -> zipfile.ZipInfo:
+    part = zipfile.ZipInfo(name, date_time=_LONG_AGO)
+    part.compress_type = zipfile.ZIP_DEFLATED
+    part.create_system = 3
+    return part

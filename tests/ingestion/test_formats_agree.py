@@ -1,0 +1,64 @@
+"""The same records in each format give the same table, row for row."""
+
+from pathlib import Path
+
+import pytest
+
+from ingestion import jobs
+from ingestion.formats.detect import DetectedFormat
+from ingestion.generator import write
+from ingestion.generator_formats import FORMATS
+from ingestion.pipeline import chunks
+from tests.ingestion.stored import count, counts, loaded, mark
+
+ROWS = 3_000
+
+
+def table(path: Path, file_format: str) -> tuple[list[bytes], list[int]]:
+    """The ids of the clean records, which are hashes of all that is in them, and the numbers of the rejected rows."""
+    write(path, rows=ROWS, file_format=file_format, dirt=0.05)
+    found = jobs.inspect(path)
+    assert found.detected.format == file_format
+    kept = DetectedFormat.from_json(found.detected.as_json())
+    ids: list[bytes] = []
+    rejected: list[int] = []
+    for chunk in chunks(kept.reader(path), found.mapping, chunk_rows=700, skip=0):
+        ids += chunk.records.column("id").to_pylist()
+        rejected += [reject.row for reject in chunk.rejects]
+    return ids, rejected
+
+
+@pytest.fixture(scope="module")
+def from_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], list[int]]:
+    return table(tmp_path_factory.mktemp("csv") / "records", "csv")
+
+
+@pytest.mark.parametrize("file_format", [name for name in FORMATS if name != "csv"])
+def test_a_format_gives_the_table_of_its_csv(
+    tmp_path: Path, from_csv: tuple[list[bytes], list[int]], file_format: str
+) -> None:
+    ids, rejected = table(tmp_path / "records", file_format)
+    assert len(ids) + len(rejected) == ROWS
+    assert len(rejected) > 10
+    assert rejected == from_csv[1]
+    assert ids == from_csv[0]
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_is_the_same_for_the_same_seed(tmp_path: Path, file_format: str) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, rows=500, file_format=file_format, seed=7)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_second_format_of_the_same_records_adds_none(tmp_path: Path) -> None:
+    seed = int(mark()[1:8], 16)
+    for name in FORMATS:
+        write(tmp_path / name, rows=300, file_format=name, dirt=0, seed=seed)
+    first = loaded(tmp_path / FORMATS[0])
+    unique = first.rows_loaded
+    assert counts(first) == (300, unique, 300 - unique, 0)
+    for name in FORMATS[1:]:
+        assert counts(loaded(tmp_path / name)) == (300, 0, 300, 0)
+    assert count("job_id = {job:UUID}", job=str(first.pk)) == unique
