@@ -68,8 +68,8 @@ def writing_entries(*, at_most: int) -> Iterator[EntryWriter]:
     """A writer of up to that many entries. Part of a transaction; no other statement may run on its connection meanwhile."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT array_agg(nextval(pg_get_serial_sequence('credits_credittransaction', 'id')))"
-            " FROM generate_series(1, %s)",
+            "WITH ids AS MATERIALIZED (SELECT pg_get_serial_sequence('credits_credittransaction', 'id')::regclass AS source)"
+            " SELECT array_agg(nextval(source)) FROM ids, generate_series(1, %s)",
             [at_most],
         )
         ids: list[int] = cursor.fetchone()[0]
