@@ -32,6 +32,62 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "a decompression bomb is unpacked to its end",
+        "ingestion/formats/encoding.py",
+        "if text.size > most:",
+        "if False:",
+        "tests/ingestion/test_compression.py",
+    ),
+    Fault(
+        "a name in a zip leads out of it",
+        "ingestion/formats/compression.py",
+        'if ".." in parts or parts[0] == "" or ":" in parts[0]:',
+        "if False:",
+        "tests/ingestion/test_compression.py",
+    ),
+    Fault(
+        "a forged directory of a zip fills the memory",
+        "ingestion/formats/compression.py",
+        "if len(data) > most:",
+        "if False:",
+        "tests/ingestion/test_compression.py",
+    ),
+    Fault(
+        "an archive that is cut off ends as if it were whole",
+        "ingestion/formats/compression.py",
+        'if wanting and not packed and not self._current.eof:\n                raise EOFError("it ends in the middle")',
+        'if wanting and not packed and not self._current.eof:\n                return b""',
+        "tests/ingestion/test_compression.py",
+    ),
+    Fault(
+        "a literal without end is kept in memory",
+        "ingestion/formats/sql_statements.py",
+        "if len(window.buffer) - start <= limits.ROW_BYTES_MAX and not window.final:",
+        "if not window.final:",
+        "tests/ingestion/test_sql_dump.py",
+    ),
+    Fault(
+        "an INSERT inside a trigger makes rows",
+        "ingestion/formats/sql_statements.py",
+        "elif _ROUTINE.match(buffer, at):",
+        "elif False:",
+        "tests/ingestion/test_sql_dump.py",
+    ),
+    Fault(
+        "two tables of one dump are one job",
+        "ingestion/jobs.py",
+        '"records", "sql"',
+        '"records"',
+        "tests/ingestion/test_sql_jobs.py",
+    ),
+    Fault(
+        "the same record of two databases is two records",
+        "ingestion/cleansing/normalise.py",
+        "same = by_words.keys() == work.metadata.keys()",
+        "same = True",
+        "tests/ingestion/test_sql_jobs.py",
+    ),
+    Fault(
         "a mapping is applied to a file that lacks its columns",
         "ingestion/mapping_documents.py",
         "if missing:",
