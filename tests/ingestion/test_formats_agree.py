@@ -1,5 +1,7 @@
 """The same records in each format give the same table, row for row."""
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,17 +12,20 @@ from ingestion.generator import write
 from ingestion.generator_formats import FORMATS
 from ingestion.pipeline import chunks
 from tests.ingestion.stored import count, counts, loaded, mark
+from tests.ingestion.test_ingest_command import ingest, process, wait_for_rows
 
 ROWS = 3_000
 
+Table = tuple[list[bytes | None], list[int]]
 
-def table(path: Path, file_format: str) -> tuple[list[bytes], list[int]]:
+
+def table(path: Path, file_format: str) -> Table:
     """The ids of the clean records, which are hashes of all that is in them, and the numbers of the rejected rows."""
     write(path, rows=ROWS, file_format=file_format, dirt=0.05)
     found = jobs.inspect(path)
     assert found.detected.format == file_format
     kept = DetectedFormat.from_json(found.detected.as_json())
-    ids: list[bytes] = []
+    ids: list[bytes | None] = []
     rejected: list[int] = []
     for chunk in chunks(kept.reader(path), found.mapping, chunk_rows=700, skip=0):
         ids += chunk.records.column("id").to_pylist()
@@ -29,14 +34,12 @@ def table(path: Path, file_format: str) -> tuple[list[bytes], list[int]]:
 
 
 @pytest.fixture(scope="module")
-def from_csv(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], list[int]]:
+def from_csv(tmp_path_factory: pytest.TempPathFactory) -> Table:
     return table(tmp_path_factory.mktemp("csv") / "records", "csv")
 
 
 @pytest.mark.parametrize("file_format", [name for name in FORMATS if name != "csv"])
-def test_a_format_gives_the_table_of_its_csv(
-    tmp_path: Path, from_csv: tuple[list[bytes], list[int]], file_format: str
-) -> None:
+def test_a_format_gives_the_table_of_its_csv(tmp_path: Path, from_csv: Table, file_format: str) -> None:
     ids, rejected = table(tmp_path / "records", file_format)
     assert len(ids) + len(rejected) == ROWS
     assert len(rejected) > 10
@@ -62,3 +65,20 @@ def test_a_second_format_of_the_same_records_adds_none(tmp_path: Path) -> None:
     for name in FORMATS[1:]:
         assert counts(loaded(tmp_path / name)) == (300, 0, 300, 0)
     assert count("job_id = {job:UUID}", job=str(first.pk)) == unique
+
+
+@pytest.mark.usefixtures("stores")
+@pytest.mark.parametrize("file_format", ["xml", "parquet", "xlsx"])
+def test_kill_minus_9_and_again_gives_every_row_once(tmp_path: Path, file_format: str) -> None:
+    path = tmp_path / f"records.{file_format}"
+    write(path, rows=110_000, file_format=file_format, seed=int(mark()[1:8], 16))
+    running = process(path, "--chunk-rows", "1")
+    wait_for_rows(path, 0, running)
+    running.send_signal(signal.SIGKILL)
+    running.wait(timeout=30)
+    answer = json.loads(ingest(path, "--json")[1])[0]
+    assert answer["read"] == answer["loaded"] + answer["duplicates"] + answer["rejected"] == 110_000
+    assert answer["loaded"] == count("job_id = {job:UUID}", job=answer["job"])
+    again = json.loads(ingest(path, "--json", "--again")[1])[0]
+    assert (again["loaded"], again["duplicates"]) == (0, answer["loaded"] + answer["duplicates"])
+    assert again["rejected"] == answer["rejected"]
