@@ -207,7 +207,7 @@ def test_a_footer_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
 def test_an_encrypted_file_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownFormat, match="encrypted"):
         detected(written(tmp_path, "a.parquet", b"PARE" + bytes(20)))
-    with pytest.raises(UnknownFormat, match="no Parquet file"):
+    with pytest.raises(UnknownFormat, match="is not of the format 'parquet'"):
         detected(written(tmp_path, "a.parquet", "id,name\n1,Ann\n"), wanted="parquet")
 
 
