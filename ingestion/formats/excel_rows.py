@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -38,7 +39,7 @@ def choose_sheet(path: Path, *, known_header: frozenset[str], wanted: str) -> Ch
     Hidden sheets are read when they are wanted or when there is no other. Raises `UnknownFormat` when there is no such sheet,
     `BrokenFile`, `TooLarge`.
     """
-    with _opened(path) as book:
+    with _opened(path) as (book, _):
         sheets = book.sheets
         if wanted:
             sheets = [sheet for sheet in sheets if sheet.name.strip().lower() == wanted.strip().lower()]
@@ -78,11 +79,11 @@ def _header(rows: list[list[str]], known_header: frozenset[str]) -> tuple[int, i
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Xlsx | Xls]:
+def _opened(path: Path) -> Iterator[tuple[Xlsx | Xls, IO[bytes]]]:
     with open_whole(path) as file:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
-        yield Xlsx(file, path) if is_zip else Xls(file, path)
+        yield (Xlsx(file, path) if is_zip else Xls(file, path)), file
 
 
 class ExcelReader:
@@ -92,7 +93,7 @@ class ExcelReader:
         self._path, self._sheet = path, sheet
 
     def __iter__(self) -> Iterator[Batch]:
-        with _opened(self._path) as book:
+        with _opened(self._path) as (book, file):
             sheet: Sheet | None = next((found for found in book.sheets if found.name == self._sheet.name), None)
             if sheet is None:
                 raise BrokenFile(f"{self._path} has no sheet {self._sheet.name!r} any more.")
@@ -100,8 +101,7 @@ class ExcelReader:
             header: list[str] = []
             for _ in range(self._sheet.header):
                 header = next(rows, [])
-            size = self._path.stat().st_size
-            number = 0
+            number = seen = 0
             rest, problem = True, ""
             while rest:
                 taken: list[list[str]] = []
@@ -120,8 +120,9 @@ class ExcelReader:
                 number += len(taken)
                 if problem:
                     batch.rejects.append(Reject(number + 1, "", "BROKEN_SHEET", f"the sheet breaks off: {problem}", ""))
-                # How far into the archive this is cannot be said: all of it counts when it is done.
-                batch.bytes_read = 0 if rest else size
+                # Parts are read where they lie in the archive: the furthest place is how far this is.
+                now = max(seen, file.tell())
+                batch.bytes_read, seen = now - seen, now
                 if batch.rows_read:
                     yield batch
 

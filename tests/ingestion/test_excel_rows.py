@@ -257,6 +257,7 @@ def test_a_sheet_that_breaks_off_keeps_what_came_before(tmp_path: Path) -> None:
         "a.xlsx",
         repacked(path, lambda name, data: data.replace(b'<row r="4000"', b"<row &") if "sheet1" in name else data),
     )
+    assert 0 < sum(batch.bytes_read for batch in batches(path)) <= path.stat().st_size
     assert [reject[1] for reject in rejects(broken)] == ["BROKEN_SHEET"]
     assert 3000 < len(rows(broken)) < 4000
 
