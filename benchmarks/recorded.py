@@ -1,8 +1,11 @@
 """The very commands that a metered call sends to Redis, recorded once, so that a load client can send them by the thousand."""
 
+import os
 import uuid
 from dataclasses import dataclass
 from typing import Any
+
+import hiredis
 
 from benchmarks.subjects import Subject
 from config.redis import PARTITIONS
@@ -20,10 +23,14 @@ class MeteredCommands:
     attempt: str
     account_number: int
 
-    def fresh(self) -> tuple[Command, Command]:
-        """(admit, settle) of another call by the same key."""
-        names = self._names()
-        return _renamed(self.admit, names), _renamed(self.settle, names)
+    def packed(self) -> "PackedCommands":
+        """The same two as they go over the wire."""
+        return PackedCommands(
+            hiredis.pack_command(tuple(self.admit)),  # type: ignore[arg-type]
+            hiredis.pack_command(tuple(self.settle)),  # type: ignore[arg-type]
+            self.operation.encode(),
+            self.attempt.encode(),
+        )
 
     def settle_for(self, account_number: int) -> Command:
         """The settle of another call, by another account."""
@@ -39,6 +46,26 @@ class MeteredCommands:
             self.operation.encode(): str(uuid.uuid4()).encode(),
             self.attempt.encode(): uuid.uuid4().hex.encode(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class PackedCommands:
+    """Both commands in Redis' protocol; names of the same length may stand for the recorded ones."""
+
+    admit: bytes
+    settle: bytes
+    operation: bytes
+    attempt: bytes
+
+    def fresh(self) -> tuple[bytes, bytes]:
+        """(admit, settle) of another call by the same key."""
+        drawn = os.urandom(16).hex()
+        operation = f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-a{drawn[17:20]}-{drawn[20:]}".encode()
+        attempt = drawn.encode()
+        return (
+            self.admit.replace(self.operation, operation).replace(self.attempt, attempt),
+            self.settle.replace(self.operation, operation).replace(self.attempt, attempt),
+        )
 
 
 def _renamed(command: Command, names: dict[bytes, bytes]) -> Command:
