@@ -434,4 +434,4 @@ def test_invariants_hold_in_500_random_runs() -> None:
 
 @pytest.mark.long
 def test_invariants_hold_in_long_random_runs() -> None:
-    _run(examples=3000, steps=100)
+    _run(examples=1000, steps=100)
