@@ -18,7 +18,7 @@ from config.errors import handler500
 from credits import counters, ledger, metering
 from credits.alerts import send_test
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
-from ingestion.models import IngestionJob
+from ingestion.models import IngestionJob, SavedMapping
 from tests.factories import make_customer, make_usage, make_verification
 from tests.operators import client_of, make_member, make_operator, make_staff
 
@@ -52,6 +52,7 @@ MODELS: dict[str, dict[str, int]] = {
     "credits_verificationrun": {**READ_ONLY, "check_now": 200, "repair_now": 200},
     "django_celery_beat_periodictask": READ_ONLY,
     "ingestion_ingestionjob": READ_ONLY,
+    "ingestion_savedmapping": READ_ONLY,
 }
 PAGES = {f"{model}_{page}": status for model, pages in MODELS.items() for page, status in pages.items()}
 PAGES |= {"auth_user_password_change": 200, "app_list": 200, "autocomplete": 200}
@@ -104,6 +105,9 @@ def shown() -> dict[str, Any]:
             chunk_rows=1,
             created_at=now,
             started_at=now,
+        ).pk,
+        "ingestion_savedmapping": SavedMapping.objects.create(
+            name=f"mapping of {customer.number}", document={"columns": {"mail": "email"}}, created_at=now, updated_at=now
         ).pk,
     }
 

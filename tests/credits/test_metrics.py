@@ -20,7 +20,7 @@ from tests.outages import postgres_away, redis_away
 pytestmark = pytest.mark.usefixtures("stores")
 
 TOKEN = "a token of the tests 0123456789"
-LABELS = {"endpoint", "status", "code", "script", "le", "store", "consumer", "reason"}
+LABELS = {"endpoint", "status", "code", "script", "le", "store", "consumer", "reason", "step"}
 
 
 @pytest.fixture
