@@ -107,7 +107,10 @@ def shown() -> dict[str, Any]:
             started_at=now,
         ).pk,
         "ingestion_savedmapping": SavedMapping.objects.create(
-            name=f"mapping of {customer.number}", document={"columns": {"mail": "email"}}, created_at=now, updated_at=now
+            name=f"mapping of {customer.number}",
+            document={"columns": {"mail": "email"}},
+            created_at=now,
+            updated_at=now,
         ).pk,
     }
 
