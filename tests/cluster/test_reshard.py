@@ -169,6 +169,8 @@ def test_what_a_half_way_partition_holds_back_does_not_stop_the_others(cluster: 
     target = another(cluster, source)
     cluster.begin_move(partition, source=source, target=target)
     cluster.move_keys(partition, source=source, target=target, at_most=1)
+    # As a drain that has just begun: it reads by the script, whose two keys are in two places now.
+    counters._seen_cursors.clear()
     try:
         with pytest.raises(RedisUnavailable):
             drain._book()
