@@ -76,6 +76,8 @@ def test_book_of_the_same_events_again_changes_nothing() -> None:
     ledger.book(events, now=django_timezone.now())
     ledger.book(events[:1], now=django_timezone.now())
     assert state(account) == (90, 90, 90)
+    assert not SetAside.objects.filter(account=account).exists()
+    assert not Command.objects.filter(account=account, seq__isnull=False).exists()
 
 
 def test_book_draws_across_grants_in_burn_down_order() -> None:
