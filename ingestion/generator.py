@@ -15,12 +15,15 @@ import pyarrow as pa
 
 from ingestion import generator_words as words
 from ingestion.generator_formats import WRITERS, XLSX_ROWS_MAX
+from ingestion.generator_packing import compression_by_name, packed
 
 KNOWN_ID = "54a4f3f67468693b8cd7b470"
 HEAD_ROWS = 60
 BLOCK_ROWS = 50_000
 DIRT = 0.001
 DUPLICATES = 0.01
+# Besides, rows of later blocks that repeat one of the first block: duplicates that lie far apart.
+FAR_DUPLICATES = 0.002
 COLUMNS = (
     "id", "full_name", "email", "phone", "address", "city", "country", "created_date", "status",
     "company", "zip", "plan", "signup_source", "score",
@@ -31,25 +34,39 @@ _FIRST_DAY, _LAST_DAY = date(2016, 1, 1), date(2025, 12, 31)
 _BROKEN_OF_DIRT = 0.2
 
 
-def write(path: Path, *, rows: int, file_format: str = "csv", seed: int = 1, dirt: float = DIRT) -> int:
-    """Writes `rows` records to `path` and returns the bytes written. `dirt` is the share of damaged rows, 0 to 1."""
+def write(
+    path: Path,
+    *,
+    rows: int,
+    file_format: str = "csv",
+    seed: int = 1,
+    dirt: float = DIRT,
+    compression: str | None = None,
+) -> int:
+    """Writes `rows` records to `path` and returns the bytes written. `dirt` is the share of damaged rows, 0 to 1.
+
+    `compression`: one of COMPRESSIONS, "" for none; None: what the suffix of `path` says.
+    """
     if file_format not in WRITERS:
         raise ValueError(f"unknown format {file_format!r}")
     if file_format == "xlsx" and rows > XLSX_ROWS_MAX:
         raise ValueError(f"a sheet of a workbook holds {XLSX_ROWS_MAX:,} records at most")
-    with path.open("wb") as file:
+    with packed(path, compression_by_name(path) if compression is None else compression) as file:
         WRITERS[file_format](file, COLUMNS, blocks(rows=rows, seed=seed, dirt=dirt))
     return path.stat().st_size
 
 
 def blocks(*, rows: int, seed: int, dirt: float) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
     """Frames of at most BLOCK_ROWS records, all columns text, each with the mask of the rows that are to be broken."""
+    first = None
     for number, start in enumerate(range(0, rows, BLOCK_ROWS)):
         rng = np.random.default_rng([seed, number])
         frame = _records(rng, BLOCK_ROWS)
         frame = _repeat_some(rng, frame)
-        if number == 0:
-            frame = _with_head(frame)
+        if first is None:
+            first = frame = _with_head(frame)
+        else:
+            frame = _repeat_first(np.random.default_rng([seed, number, 1]), frame, first)
         frame, broken = _soil(rng, frame, dirt, spared=HEAD_ROWS if number == 0 else 0)
         wanted = min(BLOCK_ROWS, rows - start)
         yield frame.head(wanted), broken.head(wanted)
@@ -139,6 +156,15 @@ def _repeat_some(rng: np.random.Generator, frame: pl.DataFrame) -> pl.DataFrame:
     later = np.flatnonzero((rng.random(rows) < DUPLICATES) & (source > 2 * HEAD_ROWS))
     source[later] = HEAD_ROWS + (rng.random(len(later)) * (later - HEAD_ROWS)).astype(np.int64)
     return frame[source]
+
+
+def _repeat_first(rng: np.random.Generator, frame: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
+    """Some rows become copies of rows of the first block, its head aside."""
+    rows = frame.height
+    source = np.arange(rows)
+    far = np.flatnonzero(rng.random(rows) < FAR_DUPLICATES)
+    source[far] = rows + rng.integers(HEAD_ROWS, first.height, len(far))
+    return pl.concat([frame, first])[source]
 
 
 def _with_head(frame: pl.DataFrame) -> pl.DataFrame:

@@ -5,16 +5,17 @@ thing, a row of which nothing but the score is left.
 """
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import IO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 
-FORMATS = ("csv", "jsonl", "xml", "parquet", "xlsx")
+TABLE = "records"
 XLSX_ROWS_MAX = 1_048_575
 NUMERIC = "score"
+INSERT_ROWS = 5_000
 
 Blocks = Iterable[tuple[pl.DataFrame, pl.Series]]
 
@@ -53,6 +54,24 @@ def write_csv(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None
         frame = frame.with_columns(address=quoted.otherwise(pl.col("address")))
         lines = frame.select(pl.concat_str(pl.all(), separator=",")).to_series()
         _write_lines(file, lines, lines.str.head(12), broken)
+
+
+def write_tsv(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    file.write(("\t".join(columns) + "\n").encode())
+    for frame, broken in blocks:
+        lines = frame.select(pl.concat_str(pl.all(), separator="\t")).to_series()
+        _write_lines(file, lines, lines.str.head(12), broken)
+
+
+def write_json(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    """One array. A broken object is balanced, so that it costs itself alone."""
+    separator = b"[\n"
+    for frame, broken in blocks:
+        lines = frame.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+        file.write(separator)
+        file.write(lines.zip_with(~broken, lines.str.head(33) + "}").str.join(",\n").item().encode())
+        separator = b",\n"
+    file.write(b"\n]\n")
 
 
 def write_jsonl(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
@@ -100,7 +119,77 @@ def write_xlsx(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> Non
             sheet.write(b"</sheetData></worksheet>\n")
 
 
-WRITERS = {"csv": write_csv, "jsonl": write_jsonl, "xml": write_xml, "parquet": write_parquet, "xlsx": write_xlsx}
+def write_mysql(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    """As mysqldump writes a table: INSERTs of many rows. A broken row has two values."""
+    defined = ",\n".join(f"  `{name}` {'int' if name == NUMERIC else 'varchar(255)'} DEFAULT NULL" for name in columns)
+    file.write(
+        "-- MySQL dump 10.13  Distrib 8.4.0, for Linux (x86_64)\n"
+        "/*!40101 SET NAMES utf8mb4 */;\n"
+        f"DROP TABLE IF EXISTS `{TABLE}`;\n"
+        f"CREATE TABLE `{TABLE}` (\n{defined}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;\n"
+        f"LOCK TABLES `{TABLE}` WRITE;\n".encode()
+    )
+    for frame, broken in blocks:
+        rows = _sql_rows(frame, broken, escape=(("\\", "\\\\"), ("'", "\\'")))
+        for start in range(0, len(rows), INSERT_ROWS):
+            values = rows.slice(start, INSERT_ROWS).str.join(",").item()
+            file.write(f"INSERT INTO `{TABLE}` VALUES {values};\n".encode())
+    file.write(b"UNLOCK TABLES;\n")
+
+
+def write_pgsql(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    """As pg_dump writes a table: COPY. A broken row has one value."""
+    defined = ",\n".join(f"    {name} {'integer' if name == NUMERIC else 'character varying(255)'}" for name in columns)
+    file.write(
+        "--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\n"
+        f"CREATE TABLE public.{TABLE} (\n{defined}\n);\n\n"
+        f"COPY public.{TABLE} ({', '.join(columns)}) FROM stdin;\n".encode()
+    )
+    for frame, broken in blocks:
+        frame = frame.select(pl.all().str.replace_all("\\", "\\\\", literal=True))
+        lines = frame.select(pl.concat_str(pl.all(), separator="\t")).to_series()
+        _write_lines(file, lines, frame[columns[0]], broken)
+    file.write(b"\\.\n")
+
+
+def write_sqlite_dump(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    """As `.dump` of the sqlite3 shell writes a table: one INSERT a row. A broken row has two values."""
+    defined = ", ".join(f"{name} {'INTEGER' if name == NUMERIC else 'TEXT'}" for name in columns)
+    file.write(
+        f"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE IF NOT EXISTS {TABLE} ({defined});\n".encode()
+    )
+    for frame, broken in blocks:
+        rows = _sql_rows(frame, broken, escape=(("'", "''"),))
+        statements = f"INSERT INTO {TABLE} VALUES" + rows + ";\n"
+        file.write(statements.str.join("").item().encode())
+    file.write(b"COMMIT;\n")
+
+
+Writer = Callable[[IO[bytes], tuple[str, ...], Blocks], None]
+WRITERS: dict[str, Writer] = {
+    "csv": write_csv,
+    "tsv": write_tsv,
+    "json": write_json,
+    "jsonl": write_jsonl,
+    "xml": write_xml,
+    "parquet": write_parquet,
+    "xlsx": write_xlsx,
+    "mysql": write_mysql,
+    "pgsql": write_pgsql,
+    "sqlite-dump": write_sqlite_dump,
+}
+FORMATS = tuple(WRITERS)
+
+
+def _sql_rows(frame: pl.DataFrame, broken: pl.Series, *, escape: tuple[tuple[str, str], ...]) -> pl.Series:
+    """Each row as `('…','…',1)`; a broken one has its first two values alone."""
+    for character, written in escape:
+        frame = frame.select(pl.all().str.replace_all(character, written, literal=True))
+    texts = [name for name in frame.columns if name != NUMERIC]
+    frame = frame.with_columns((pl.lit("'") + pl.col(name) + "'").alias(name) for name in texts)
+    whole = frame.select("(" + pl.concat_str(pl.all(), separator=",") + ")").to_series()
+    cut = frame.select("(" + pl.concat_str(pl.col(frame.columns[:2]), separator=",") + ")").to_series()
+    return whole.zip_with(~broken, cut)
 
 
 def _write_lines(file: IO[bytes], lines: pl.Series, cut: pl.Series, broken: pl.Series) -> None:

@@ -63,6 +63,17 @@ def test_some_rows_are_copies(thousand: list[dict[str, str]]) -> None:
     assert 0 < 1000 - len({tuple(row.values()) for row in thousand}) < 50
 
 
+def test_later_rows_repeat_some_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr(generator, "DUPLICATES", 0.0)
+    monkeypatch.setattr(generator, "FAR_DUPLICATES", 0.05)
+    write(tmp_path / "a.csv", rows=2000, dirt=0)
+    rows = [tuple(row.values()) for row in table(tmp_path / "a.csv")]
+    first = set(rows[HEAD_ROWS:1000])
+    assert len(first) == 1000 - HEAD_ROWS
+    assert 20 < sum(row in first for row in rows[1000:]) < 100
+
+
 def test_dirt_breaks_a_share_of_the_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", rows=2000, dirt=0.5)
     rows = table(tmp_path / "a.csv")

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from ingestion import generator
 from ingestion.generator_formats import FORMATS, XLSX_ROWS_MAX
+from ingestion.generator_packing import COMPRESSIONS
 
 
 class Command(BaseCommand):
@@ -18,7 +19,17 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--rows", type=int, required=True, metavar="N", help="how many records")
         parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file to write")
-        parser.add_argument("--format", default="csv", choices=FORMATS)
+        parser.add_argument(
+            "--format",
+            default="csv",
+            choices=FORMATS,
+            help="mysql, pgsql and sqlite-dump are dumps as these write them",
+        )
+        parser.add_argument(
+            "--compress",
+            choices=COMPRESSIONS,
+            help="pack the file; without it the suffix of PATH decides (people.csv.zst)",
+        )
         parser.add_argument("--seed", type=int, default=1)
         parser.add_argument("--dirt", type=float, default=generator.DIRT, help="share of damaged rows, 0 to 1")
 
@@ -37,6 +48,7 @@ class Command(BaseCommand):
                 file_format=options["format"],
                 seed=options["seed"],
                 dirt=options["dirt"],
+                compression=options["compress"],
             )
         except OSError as exc:
             raise CommandError(f"{options['out']} cannot be written: {exc.strerror or exc}.") from exc
