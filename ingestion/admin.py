@@ -53,7 +53,7 @@ class IngestionJobAdmin(ReadOnlyAdmin):
     search_help_text = "File name, job id or SHA-256"
     fieldsets = (
         ("File", {"fields": ("source_file", "source_path", "source", "size", "sha256", "format", "retry_of")}),
-        ("Run", {"fields": ("state_label", "error_text", "rate", "chunks_done", "started", "finished")}),
+        ("Run", {"fields": ("state_label", "engine", "error_text", "rate", "chunks_done", "started", "finished")}),
         ("How it was read", {"fields": ("mapping", "detected", "stage_seconds"), "classes": ("collapse",)}),
     )
     readonly_fields = ("size", "state_label", "error_text", "rate", "started", "finished")

@@ -18,16 +18,16 @@ from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
-from ingestion.chosen_rows import ChosenRows
-from ingestion.formats.batches import EmptyFile, Reader, RefusedFile, Reject, holds_json
+from ingestion import engines
+from ingestion.engines import EngineFailed, LoadableChunk, Work
+from ingestion.formats.batches import EmptyFile, RefusedFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.formats.sql_dump import sql_tables
-from ingestion.loader import Loaded, Loader
+from ingestion.loader import Loaded
 from ingestion.mapping import KNOWN_HEADER, Mapping, infer
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import DeadLetter, IngestionJob
-from ingestion.pipeline import Chunk, chunks
 from ingestion.table_choice import ScoredTable, UnknownTable, chosen, scored
 
 CHUNK_ROWS = 250_000
@@ -169,6 +169,7 @@ def run(
     inspection: Inspection,
     *,
     source: str = "",
+    engine: str = "local",
     chunk_rows: int = CHUNK_ROWS,
     on_progress: Progress = lambda job: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -176,13 +177,18 @@ def run(
     """Loads a file to its end, or until `should_stop` says so between two chunks. Returns the job with its final counts.
 
     A job of the same file that was interrupted, and that no living process is working on, is taken up where it was. When the
-    store goes away the job is left stopped, with the reason in `error`.
+    store goes away, or the engine breaks down, the job is left stopped, with the reason in `error`.
+
+    Raises `EngineUnavailable` before there is a job.
     """
-    job = _resume(inspection, source=source) or _begin(inspection, source=source, chunk_rows=chunk_rows)
+    engines.make_ready(engine)
+    job = _resume(inspection, source=source, engine=engine)
+    if job is None:
+        job = _begin(inspection, source=source, engine=engine, chunk_rows=chunk_rows)
     try:
         on_progress(job)
         _load(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
-    except (StoreUnavailable, LockBusy) as exc:
+    except (StoreUnavailable, LockBusy, EngineFailed) as exc:
         _finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
     except (OperationalError, InterfaceError):
         # Postgres went away, and the job's lock with it: the job stays as its last checkpoint left it.
@@ -196,12 +202,13 @@ def run(
     return job
 
 
-def _begin(inspection: Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
+def _begin(inspection: Inspection, *, source: str, engine: str, chunk_rows: int) -> IngestionJob:
     now = timezone.now()
     job = IngestionJob(
         source_path=_as_text(inspection.path.resolve()),
         source_file=_as_text(inspection.path.name)[-255:],
         source=source,
+        engine=engine,
         retry_of=inspection.retry_of,
         size_bytes=inspection.fingerprint.size_bytes,
         sha256=inspection.fingerprint.sha256,
@@ -223,11 +230,12 @@ def _as_text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
+def _resume(inspection: Inspection, *, source: str, engine: str) -> IngestionJob | None:
     unfinished = IngestionJob.objects.filter(
         sha256=inspection.fingerprint.sha256,
         size_bytes=inspection.fingerprint.size_bytes,
         source=source,
+        engine=engine,
         retry_of=inspection.retry_of,
         state__in=[IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED],
     ).order_by("created_at")[:20]
@@ -245,15 +253,10 @@ def _resume(inspection: Inspection, *, source: str) -> IngestionJob | None:
 
 
 def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
-    reader: Reader = DetectedFormat.from_json(job.detected).reader(path)
-    if job.retry_of_id is not None:
-        rows = DeadLetter.objects.filter(job_id=job.retry_of_id).order_by().values_list("row", flat=True)
-        reader = ChosenRows(reader, pa.array(rows.iterator(chunk_size=50_000), pa.int64()))
-    mapping = Mapping.from_json(job.mapping)
     begun = time.monotonic()
-    stream = chunks(reader, mapping, chunk_rows=job.chunk_rows, skip=job.chunks_done)
+    run = engines.begin(job.engine, _work(job, path))
+    stream = run.chunks()
     try:
-        loader = Loader(job_id=job.id, source_file=job.source_file)
         while not should_stop():
             chunk = next(stream, None)
             if chunk is None:
@@ -261,7 +264,7 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
                 return
             at = _announce(job)
             loading = time.monotonic()
-            loaded = loader.load(chunk.records, chunk=chunk.number, at=at)
+            loaded = run.load(chunk, at=at)
             chunk.seconds["load"] = time.monotonic() - loading
             job.busy_seconds += time.monotonic() - begun
             begun = time.monotonic()
@@ -270,6 +273,25 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
         _finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
         stream.close()
+
+
+def _work(job: IngestionJob, path: Path) -> Work:
+    only = None
+    if job.retry_of_id is not None:
+        rows = DeadLetter.objects.filter(job_id=job.retry_of_id).order_by().values_list("row", flat=True)
+        only = pa.array(rows.iterator(chunk_size=50_000), pa.int64())
+    return Work(
+        job_id=job.id,
+        source_file=job.source_file,
+        path=path,
+        detected=DetectedFormat.from_json(job.detected),
+        mapping=Mapping.from_json(job.mapping),
+        chunk_rows=job.chunk_rows,
+        chunks_done=job.chunks_done,
+        rows_read=job.rows_read,
+        goes_on_at=job.goes_on_at,
+        only=only,
+    )
 
 
 def _announce(job: IngestionJob) -> datetime:
@@ -283,15 +305,14 @@ def _announce(job: IngestionJob) -> datetime:
     return now
 
 
-def _checkpoint(job: IngestionJob, chunk: Chunk, loaded: Loaded) -> None:
+def _checkpoint(job: IngestionJob, chunk: LoadableChunk, loaded: Loaded) -> None:
     """Counts, dead letters and the place to go on from, all in one transaction."""
     job.rows_read += chunk.rows_read
     job.rows_loaded += loaded.loaded
     job.rows_duplicate += loaded.duplicate
     job.rows_rejected += len(chunk.rejects)
     job.bytes_read += chunk.bytes_read
-    job.chunks_done = chunk.number + 1
-    job.chunk_at = None
+    job.chunks_done, job.goes_on_at, job.chunk_at = chunk.number + 1, chunk.goes_on_at, None
     for stage, seconds in chunk.seconds.items():
         job.stage_seconds[stage] = round(job.stage_seconds.get(stage, 0.0) + seconds, 3)
     job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
@@ -299,8 +320,8 @@ def _checkpoint(job: IngestionJob, chunk: Chunk, loaded: Loaded) -> None:
         DeadLetter.objects.bulk_create(_letters(job, chunk.rejects), batch_size=DEAD_LETTER_BATCH)
         job.save(
             update_fields=[
-                "rows_read", "rows_loaded", "rows_duplicate", "rows_rejected", "bytes_read", "chunks_done", "chunk_at",
-                "stage_seconds", "busy_seconds", "peak_memory_bytes",
+                "rows_read", "rows_loaded", "rows_duplicate", "rows_rejected", "bytes_read", "chunks_done", "goes_on_at",
+                "chunk_at", "stage_seconds", "busy_seconds", "peak_memory_bytes",
             ]
         )  # fmt: skip
     # Two chunks of one job never share an ingested_at: by it a repeated attempt knows its own rows.

@@ -31,6 +31,7 @@ class IngestionJob(models.Model):
         "self", null=True, blank=True, on_delete=models.CASCADE, related_name="retries",
         help_text="The job whose dead letters this one reads again.",
     )  # fmt: skip
+    engine = models.CharField(max_length=16, default="local", help_text="What works on it: this process or Spark.")
     state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
 
     rows_read = models.BigIntegerField(default=0)
@@ -43,6 +44,9 @@ class IngestionJob(models.Model):
         help_text="Rows a chunk; fixed for the job, so that its chunks are always the same."
     )
     chunks_done = models.PositiveIntegerField(default=0)
+    goes_on_at = models.JSONField(
+        default=dict, blank=True, help_text="Where its engine goes on, when the number of chunks does not say it."
+    )
     chunk_at = models.DateTimeField(null=True, blank=True, help_text="ingested_at of the chunk that is being loaded.")
 
     stage_seconds = models.JSONField(default=dict)

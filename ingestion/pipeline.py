@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -28,6 +29,7 @@ class Chunk:
     rejects: list[Reject]
     bytes_read: int
     seconds: dict[str, float] = field(default_factory=dict)
+    goes_on_at: dict[str, Any] = field(default_factory=dict)  # its number says it all
 
     @property
     def rows_read(self) -> int:

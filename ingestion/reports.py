@@ -133,6 +133,7 @@ def job_as_json(job: IngestionJob) -> dict[str, Any]:
         "path": job.source_path,
         "job": str(job.id),
         "state": job.state,
+        "engine": job.engine,
         "read": job.rows_read,
         "loaded": job.rows_loaded,
         "duplicates": job.rows_duplicate,

@@ -20,6 +20,7 @@ from rich.table import Table
 from config.errors import DomainError
 from ingestion import jobs, reports
 from ingestion.discovery import Discovered, discover
+from ingestion.engines import ENGINES
 from ingestion.formats.detect import FORMATS
 from ingestion.models import IngestionJob
 from ingestion.saved_mappings import find_mapping, save_mapping
@@ -78,6 +79,12 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--source", default="", metavar="NAME", help="the name under which files of one origin belong together"
+        )
+        parser.add_argument(
+            "--engine",
+            default="local",
+            choices=ENGINES,
+            help="what does the work: this process, or Spark (SPARK_MASTER); the outcome is the same (default local)",
         )
         parser.add_argument(
             "--chunk-rows",
@@ -190,7 +197,7 @@ class Command(BaseCommand):
                             reports.known_line(found, known), highlight=False, markup=False, soft_wrap=True
                         )
                     continue
-                job = self._run(found, source=source, chunk_rows=options["chunk_rows"])
+                job = self._run(found, source=source, engine=options["engine"], chunk_rows=options["chunk_rows"])
             except DomainError as exc:
                 code = max(code, REFUSED)
                 answers.append(
@@ -236,9 +243,9 @@ class Command(BaseCommand):
         for part in report:
             self.console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
 
-    def _run(self, found: jobs.Inspection, *, source: str, chunk_rows: int) -> IngestionJob:
+    def _run(self, found: jobs.Inspection, *, source: str, engine: str, chunk_rows: int) -> IngestionJob:
         if self.as_json:
-            return jobs.run(found, source=source, chunk_rows=chunk_rows, should_stop=lambda: self.stop)
+            return jobs.run(found, source=source, engine=engine, chunk_rows=chunk_rows, should_stop=lambda: self.stop)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -252,6 +259,7 @@ class Command(BaseCommand):
             return jobs.run(
                 found,
                 source=source,
+                engine=engine,
                 chunk_rows=chunk_rows,
                 on_progress=lambda job: bar.update(task, completed=job.bytes_read, rows=job.rows_read),
                 should_stop=lambda: self.stop,
