@@ -35,7 +35,8 @@ app.conf.update(
     task_soft_time_limit=540,
     task_time_limit=600,
     broker_transport_options={
-        "visibility_timeout": 3600,
+        # Longer than the longest task, a turn of an ingestion job. All others expire before they are due again.
+        "visibility_timeout": 8 * 3600,
         "socket_timeout": STORE_TIMEOUT_S,
         "socket_connect_timeout": STORE_TIMEOUT_S,
         "socket_keepalive": True,

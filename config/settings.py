@@ -66,6 +66,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "verify-ledger": {"task": "credits.verify_ledger", "schedule": 600, "options": {"expire_seconds": 600}},
     "evaluate-alerts": {"task": "credits.evaluate_alerts", "schedule": 60, "options": {"expire_seconds": 60}},
     "deliver-alerts": {"task": "credits.deliver_alerts", "schedule": 10, "options": {"expire_seconds": 10}},
+    "sweep-ingestion": {"task": "ingestion.sweep", "schedule": 60, "options": {"expire_seconds": 60}},
 }
 
 # --- Metering: durations keep query deadline < hold < worker timeout -------------------------------------------------
@@ -92,6 +93,7 @@ DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="Meterhouse <no-reply@lo
 REJECT_THRESHOLD: float = env.float("REJECT_THRESHOLD", default=0.001)
 INGEST_UNPACKED_BYTES_MAX: int = env.int("INGEST_UNPACKED_BYTES_MAX", default=1_099_511_627_776)
 INGEST_UNPACKED_RATIO_MAX: int = env.int("INGEST_UNPACKED_RATIO_MAX", default=500)
+INGEST_ATTEMPTS_MAX: int = env.int("INGEST_ATTEMPTS_MAX", default=5)
 
 # --- Application -----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -110,7 +110,7 @@ def _watch(stack: Stack, product: Product) -> NoReturn:
             raise KeyboardInterrupt
         engines = stack.revive()
         if product.start(dies_with_parent=True) or engines:
-            _say(f"A process had ended ({', '.join(engines) or 'web, drain, worker or beat'}); it runs again.")
+            _say(f"A process had ended ({', '.join(engines) or 'web, drain, a worker or beat'}); it runs again.")
 
 
 def _parent_catches_interrupt() -> bool:

@@ -1,4 +1,4 @@
-"""The product's own processes on top of the engines (web, drain, worker, beat), and its management commands."""
+"""The product's own processes on top of the engines (web, drain, worker, ingestion, beat), and its management commands."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ START_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 600.0
 REQUEST_TIMEOUT_S = 30.0
 _SHOWN_LINES = 12
+_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 _SETTING = re.compile(r"^#?\s*(?:export\s+)?([A-Z][A-Z0-9_]+)=", re.MULTILINE)
 
 
@@ -45,7 +46,7 @@ class Answer:
 
 
 class Product:
-    """Web server, drain, worker and beat of one checkout; `port` 0 means the last one, the default or a free one."""
+    """Web server, drain, workers and beat of one checkout; `port` 0 means the last one, the default or a free one."""
 
     def __init__(self, stack: Stack, *, port: int = 0) -> None:
         self._stack = stack
@@ -93,17 +94,31 @@ class Product:
     @property
     def worker(self) -> Program:
         """The process that runs background tasks."""
-        return self._celery("worker", "--without-gossip", "--without-mingle", "--without-heartbeat")
+        return self._celery("worker", "worker", "--queues", "celery", *_QUIET)
+
+    @property
+    def ingestion(self) -> Program:
+        """The process that loads files in the background: one at a time, each in a process of its own."""
+        options = (
+            "--hostname",
+            "ingestion@%h",
+            "--concurrency",
+            "1",
+            "--max-tasks-per-child",
+            "1",
+            "--disable-prefetch",
+        )
+        return self._celery("ingestion", "worker", "--queues", "ingestion", *options, *_QUIET)
 
     @property
     def beat(self) -> Program:
         """The process that queues the tasks that are due."""
-        return self._celery("beat", "--pidfile=")
+        return self._celery("beat", "beat", "--pidfile=")
 
-    def _celery(self, name: str, *options: str) -> Program:
+    def _celery(self, name: str, *command: str) -> Program:
         folder = str(self._stack.root)
-        argv = [sys.executable, "-m", "celery", "--app", "config.celery", "--workdir", folder, name, *options]
-        return self._program(name, argv, marker=f"--workdir {folder} {name}")
+        argv = [sys.executable, "-m", "celery", "--app", "config.celery", "--workdir", folder, *command]
+        return self._program(name, argv, marker=" ".join(["--workdir", folder, *command[:3]]))
 
     def _program(self, name: str, argv: list[str], *, marker: str) -> Program:
         return Program(
@@ -124,7 +139,7 @@ class Product:
     def start(self, *, dies_with_parent: bool) -> bool:
         """Start what does not run, or runs with other settings than now; True when anything was started."""
         started = self.serve(dies_with_parent=dies_with_parent)
-        for program in (self.worker, self.beat):
+        for program in (self.worker, self.ingestion, self.beat):
             started |= self._bring_up_to_date(program, dies_with_parent=dies_with_parent)
         return started
 
@@ -152,7 +167,7 @@ class Product:
     @property
     def programs(self) -> list[Program]:
         """Every process, in the order in which they are stopped."""
-        return [self.web, self.beat, self.worker, self.drain]
+        return [self.web, self.beat, self.ingestion, self.worker, self.drain]
 
     def check_port(self) -> None:
         """Raise PortBusyError when the port that the user asked for is taken, by another than this web server."""
@@ -203,7 +218,7 @@ class Product:
             else "not answering",
         } | {
             program.name: "stopped" if processes.recorded(program) is None else "running"
-            for program in (self.drain, self.worker, self.beat)
+            for program in (self.drain, self.worker, self.ingestion, self.beat)
         }
 
     def is_running(self) -> bool:

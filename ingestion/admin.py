@@ -15,11 +15,17 @@ from ingestion.models import DeadLetter, IngestionJob, SavedMapping
 REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300
 STATE_TONES = {
+    "queued": "info",
     "running": "info",
     "done": "success",
     "needs review": "warning",
     "stopped": "warning",
     "failed": "danger",
+    "skipped": "info",
+    "refused": "danger",
+    "cancelled": "warning",
+    "rolling back": "info",
+    "rolled back": "warning",
 }
 
 
@@ -45,7 +51,7 @@ class DeadLetterInline(ReadOnlyInline):
 
 @admin.register(IngestionJob)
 class IngestionJobAdmin(ReadOnlyAdmin):
-    """One row a file. Jobs are started by `manage.py ingest`."""
+    """One row a file. Jobs are started by `manage.py ingest`, here or by a worker."""
 
     list_display = ("source_file", "format", "state_label", "read", "loaded", "duplicates", "rejected", "started")
     list_filter = ("state", "format")

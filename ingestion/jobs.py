@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
-from ingestion import engines
+from ingestion import engines, events
 from ingestion.engines import EngineFailed, LoadableChunk, Work
 from ingestion.formats.batches import EmptyFile, RefusedFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
@@ -36,6 +36,7 @@ DEAD_LETTER_BATCH = 2_000
 
 JOBS_LOOKED_AT = 20
 _ENDED = (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW)
+_UNFINISHED = (IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED)
 
 Progress = Callable[[IngestionJob], None]
 
@@ -105,14 +106,30 @@ def inspect_retry(job: IngestionJob, *, path: Path, mapping: tuple[str, MappingD
 
     Raises `FileChanged` and what `inspect` raises.
     """
+    known = _unchanged(job, path)
+    detected = DetectedFormat.from_json(job.detected)
+    name, found = _mapped(path, detected, mapping)
+    return Inspection(path, known, detected, found, name, retry_of=job)
+
+
+def _unchanged(job: IngestionJob, path: Path) -> Fingerprint:
     known = _fingerprint(path)
     if (known.size_bytes, known.sha256) != (job.size_bytes, job.sha256):
         raise FileChanged(
             f"{path} is not the file that job {job.pk} read. Give the path of that file, or load this one anew."
         )
-    detected = DetectedFormat.from_json(job.detected)
-    name, found = _mapped(path, detected, mapping)
-    return Inspection(path, known, detected, found, name, retry_of=job)
+    return known
+
+
+def inspect_begun(job: IngestionJob, *, path: Path) -> Inspection:
+    """What it takes to go on with a job that was begun: as it was found then, if the file is still the same. Loads nothing.
+
+    Raises `FileChanged` and the refusals of a file that cannot be read.
+    """
+    known = _unchanged(job, path)
+    return Inspection(
+        path, known, DetectedFormat.from_json(job.detected), Mapping.from_json(job.mapping), retry_of=job.retry_of
+    )
 
 
 def known(inspection: Inspection) -> IngestionJob | None:
@@ -185,47 +202,61 @@ def run(
     job = _resume(inspection, source=source, engine=engine)
     if job is None:
         job = _begin(inspection, source=source, engine=engine, chunk_rows=chunk_rows)
+    work_on(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
+    unlock(job_lock(job))
+    return job
+
+
+def work_on(
+    job: IngestionJob,
+    path: Path,
+    *,
+    on_progress: Progress = lambda job: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Loads what is left of a job's file, as `run` does, for whoever holds the job's lock."""
     try:
         on_progress(job)
-        _load(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
+        _load(job, path, on_progress=on_progress, should_stop=should_stop)
     except (StoreUnavailable, LockBusy, EngineFailed) as exc:
-        _finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
+        finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
     except (OperationalError, InterfaceError):
         # Postgres went away, and the job's lock with it: the job stays as its last checkpoint left it.
         raise
     except BaseException as exc:
         reason = f"{type(exc).__name__}: {exc}"[:1000].replace("\x00", "")
-        _finish(job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=reason)
-        unlock(_job_lock(job))
+        finish(job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=reason)
+        unlock(job_lock(job))
         raise
-    unlock(_job_lock(job))
-    return job
 
 
 def _begin(inspection: Inspection, *, source: str, engine: str, chunk_rows: int) -> IngestionJob:
     now = timezone.now()
-    job = IngestionJob(
-        source_path=_as_text(inspection.path.resolve()),
-        source_file=_as_text(inspection.path.name)[-255:],
-        source=source,
-        engine=engine,
-        retry_of=inspection.retry_of,
-        size_bytes=inspection.fingerprint.size_bytes,
-        sha256=inspection.fingerprint.sha256,
-        format=inspection.detected.format,
-        detected=inspection.detected.as_json(),
-        mapping=inspection.mapping.as_json(),
-        chunk_rows=chunk_rows,
-        created_at=now,
-        started_at=now,
-    )
+    job = IngestionJob(source=source, engine=engine, chunk_rows=chunk_rows, created_at=now)
+    describe(job, inspection, now=now)
     # Before the row can be seen: whoever finds a running job whose lock is free may take it up.
-    try_lock(_job_lock(job))
+    try_lock(job_lock(job))
     job.save(force_insert=True)
+    events.note(job, "started")
     return job
 
 
-def _as_text(path: Path | str) -> str:
+def describe(job: IngestionJob, inspection: Inspection, *, now: datetime) -> None:
+    """Makes the job that of the inspected file, running from `now` on. Saves nothing."""
+    job.source_path = as_text(inspection.path.resolve())
+    job.source_file = as_text(inspection.path.name)[-255:]
+    job.retry_of = inspection.retry_of
+    job.size_bytes = inspection.fingerprint.size_bytes
+    job.content_bytes = inspection.fingerprint.content_bytes
+    job.sha256 = inspection.fingerprint.sha256
+    job.format = inspection.detected.format
+    job.detected = inspection.detected.as_json()
+    job.mapping = inspection.mapping.as_json()
+    job.state = IngestionJob.State.RUNNING
+    job.started_at = now
+
+
+def as_text(path: Path | str) -> str:
     """A path as text that can be stored, also when its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -237,19 +268,29 @@ def _resume(inspection: Inspection, *, source: str, engine: str) -> IngestionJob
         source=source,
         engine=engine,
         retry_of=inspection.retry_of,
-        state__in=[IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED],
+        state__in=_UNFINISHED,
+        cancel_requested_at=None,
     ).order_by("created_at")[:20]
     part = _part(inspection.detected.as_json())
     for job in unfinished:
-        if _part(job.detected) != part or not try_lock(_job_lock(job)):
+        if _part(job.detected) != part or not try_lock(job_lock(job)):
             continue
         job.refresh_from_db()
-        if job.state not in (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW):
-            job.state, job.error_code, job.error, job.finished_at = IngestionJob.State.RUNNING, "", "", None
-            job.save(update_fields=["state", "error_code", "error", "finished_at"])
+        if job.state in _UNFINISHED and job.cancel_requested_at is None:
+            take_up(job)
             return job
-        unlock(_job_lock(job))
+        unlock(job_lock(job))
     return None
+
+
+def take_up(job: IngestionJob) -> None:
+    """Makes an unfinished job a running one again, for whoever holds its lock."""
+    job.state, job.error_code, job.error, job.finished_at = IngestionJob.State.RUNNING, "", "", None
+    job.save(update_fields=["state", "error_code", "error", "finished_at"])
+    if job.rows_read:
+        events.note(job, "taken up", f"{job.rows_read:,} rows had been read.")
+    else:
+        events.note(job, "started")
 
 
 def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
@@ -258,9 +299,12 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
     stream = run.chunks()
     try:
         while not should_stop():
+            if is_cancelled(job):
+                finish(job, IngestionJob.State.CANCELLED)
+                return
             chunk = next(stream, None)
             if chunk is None:
-                _finish(job, _verdict(job))
+                finish(job, _verdict(job))
                 return
             at = _announce(job)
             loading = time.monotonic()
@@ -270,7 +314,7 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
             begun = time.monotonic()
             _checkpoint(job, chunk, loaded)
             on_progress(job)
-        _finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
+        finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
         stream.close()
 
@@ -294,6 +338,11 @@ def _work(job: IngestionJob, path: Path) -> Work:
     )
 
 
+def is_cancelled(job: IngestionJob) -> bool:
+    """Whether somebody, here or elsewhere, wants the job to end."""
+    return IngestionJob.objects.filter(pk=job.pk, cancel_requested_at__isnull=False).exists()
+
+
 def _announce(job: IngestionJob) -> datetime:
     """The next chunk's `ingested_at`, written down before its rows: by it a second attempt knows the rows of the first."""
     if job.chunk_at is not None:
@@ -313,6 +362,7 @@ def _checkpoint(job: IngestionJob, chunk: LoadableChunk, loaded: Loaded) -> None
     job.rows_rejected += len(chunk.rejects)
     job.bytes_read += chunk.bytes_read
     job.chunks_done, job.goes_on_at, job.chunk_at = chunk.number + 1, chunk.goes_on_at, None
+    job.attempts = 0
     for stage, seconds in chunk.seconds.items():
         job.stage_seconds[stage] = round(job.stage_seconds.get(stage, 0.0) + seconds, 3)
     job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
@@ -321,7 +371,7 @@ def _checkpoint(job: IngestionJob, chunk: LoadableChunk, loaded: Loaded) -> None
         job.save(
             update_fields=[
                 "rows_read", "rows_loaded", "rows_duplicate", "rows_rejected", "bytes_read", "chunks_done", "goes_on_at",
-                "chunk_at", "stage_seconds", "busy_seconds", "peak_memory_bytes",
+                "chunk_at", "attempts", "stage_seconds", "busy_seconds", "peak_memory_bytes",
             ]
         )  # fmt: skip
     # Two chunks of one job never share an ingested_at: by it a repeated attempt knows its own rows.
@@ -349,14 +399,19 @@ def _verdict(job: IngestionJob) -> str:
     return IngestionJob.State.NEEDS_REVIEW if over else IngestionJob.State.DONE
 
 
-def _finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = "") -> None:
+def finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = "") -> None:
+    """Ends a job, or this run of it, for whoever holds its lock. What stops and was to be cancelled is cancelled."""
+    if state in (IngestionJob.State.STOPPED, IngestionJob.State.FAILED) and is_cancelled(job):
+        state = IngestionJob.State.CANCELLED
     job.state, job.error_code, job.error = state, error_code, error
     job.finished_at = timezone.now()
     job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
     job.save(update_fields=["state", "error_code", "error", "finished_at", "peak_memory_bytes"])
+    events.note(job, job.get_state_display(), error)
 
 
-def _job_lock(job: IngestionJob) -> str:
+def job_lock(job: IngestionJob) -> str:
+    """The lock that whoever works on the job holds."""
     return f"ingestion-job-{job.id}"
 
 

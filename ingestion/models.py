@@ -10,11 +10,17 @@ class IngestionJob(models.Model):
     """One file on its way into the store. At every checkpoint, rows read = loaded + duplicates + rejected."""
 
     class State(models.TextChoices):
+        QUEUED = "queued", "queued"
         RUNNING = "running", "running"
         DONE = "done", "done"
         NEEDS_REVIEW = "needs_review", "needs review"
         STOPPED = "stopped", "stopped"
         FAILED = "failed", "failed"
+        SKIPPED = "skipped", "skipped"
+        REFUSED = "refused", "refused"
+        CANCELLED = "cancelled", "cancelled"
+        ROLLING_BACK = "rolling_back", "rolling back"
+        ROLLED_BACK = "rolled_back", "rolled back"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     source_path = models.TextField()
@@ -34,6 +40,18 @@ class IngestionJob(models.Model):
     engine = models.CharField(max_length=16, default="local", help_text="What works on it: this process or Spark.")
     state = models.CharField(max_length=16, choices=State.choices, default=State.RUNNING)
 
+    request = models.JSONField(
+        null=True, blank=True,
+        help_text="What was asked for, of a job for the background: only such a job is taken up by a worker.",
+    )  # fmt: skip
+    requested_by = models.CharField(max_length=254, blank=True, default="")
+    queued_at = models.DateTimeField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="When the broker was last told of it.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Times taken up since its last checkpoint.")
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    waiting_since = models.DateTimeField(null=True, blank=True, help_text="Since when the store has not answered it.")
+
+    content_bytes = models.BigIntegerField(default=0, help_text="The file's bytes, unpacked when it is compressed.")
     rows_read = models.BigIntegerField(default=0)
     rows_loaded = models.BigIntegerField(default=0)
     rows_duplicate = models.BigIntegerField(default=0)
@@ -66,7 +84,12 @@ class IngestionJob(models.Model):
                 condition=Q(rows_read=F("rows_loaded") + F("rows_duplicate") + F("rows_rejected")),
             ),
         ]
-        indexes = [models.Index(fields=["sha256", "size_bytes"], name="ingestion_job_file")]
+        indexes = [
+            models.Index(fields=["sha256", "size_bytes"], name="ingestion_job_file"),
+            models.Index(
+                fields=["queued_at"], name="ingestion_job_waiting", condition=Q(state__in=["queued", "running"])
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.source_file} ({self.state})"
@@ -79,6 +102,22 @@ class IngestionJob(models.Model):
     @property
     def reject_share(self) -> float:
         return self.rows_rejected / self.rows_read if self.rows_read else 0.0
+
+
+class IngestionEvent(models.Model):
+    """Something that happened to a job, for its page: written by `ingestion.events.note`, the newest are kept."""
+
+    job = models.ForeignKey(IngestionJob, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField()
+    kind = models.CharField(max_length=32)
+    message = models.TextField(blank=True, default="")
+    actor = models.CharField(max_length=254, blank=True, default="", help_text="Who asked for it; empty: nobody.")
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
 class DeadLetter(models.Model):

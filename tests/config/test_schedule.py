@@ -54,4 +54,4 @@ def test_every_scheduled_task_is_one_that_the_worker_knows() -> None:
 def test_a_task_is_ended_before_the_broker_hands_it_out_again() -> None:
     limits = app.conf.task_soft_time_limit, app.conf.task_time_limit
     assert limits == (540, 600)
-    assert app.conf.broker_transport_options["visibility_timeout"] == 3600
+    assert app.conf.broker_transport_options["visibility_timeout"] == 8 * 3600

@@ -43,13 +43,23 @@ def test_the_procfile_starts_what_the_stack_starts(checkout: Path) -> None:
     product = Product(Stack(checkout))
     lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
     assert set(lines) == {program.name for program in product.programs}
-    for program in (product.worker, product.beat):
+    for program in (product.worker, product.ingestion, product.beat):
         options = {word for word in program.argv if word.startswith("--")} - {"--workdir"}
         assert options <= set(lines[program.name].split())
 
 
+def test_no_process_is_taken_for_another(checkout: Path) -> None:
+    programs = Product(Stack(checkout)).programs
+    for program in programs:
+        lines = [" ".join(other.argv) for other in programs if other is not program]
+        assert program.marker in " ".join(program.argv)
+        assert [line for line in lines if program.marker in line] == []
+
+
 def test_status_names_every_process(checkout: Path) -> None:
-    assert Product(Stack(checkout)).status() == dict.fromkeys(("web", "drain", "worker", "beat"), "stopped")
+    assert Product(Stack(checkout)).status() == dict.fromkeys(
+        ("web", "drain", "worker", "ingestion", "beat"), "stopped"
+    )
 
 
 def test_several_web_processes_share_a_folder_for_their_metrics(

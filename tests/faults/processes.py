@@ -139,6 +139,19 @@ class Worker(LoggedProcess):
         )
 
 
+class IngestionWorker(LoggedProcess):
+    """A process that loads files in the background, as the Procfile starts it."""
+
+    def __init__(self, *, environment: dict[str, str] | None = None) -> None:
+        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--disable-prefetch")
+        alone = ("--queues", "ingestion", "--concurrency", "1", "--max-tasks-per-child", "1")
+        super().__init__(
+            *("celery", "--quiet", "--app=config.celery", "worker", *alone, *quiet),
+            says=" ready.",
+            environment=environment,
+        )
+
+
 class Beat(LoggedProcess):
     """The process that queues what is due."""
 

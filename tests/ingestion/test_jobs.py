@@ -142,10 +142,10 @@ def test_a_job_that_a_living_process_works_on_is_left_alone(tmp_path: Path) -> N
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        try_lock(jobs._job_lock(job))
+        try_lock(jobs.job_lock(job))
         held.set()
         release.wait(20)
-        unlock(jobs._job_lock(job))
+        unlock(jobs.job_lock(job))
         connection.close()
 
     thread = threading.Thread(target=hold)

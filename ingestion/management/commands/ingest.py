@@ -22,7 +22,9 @@ from ingestion import jobs, reports
 from ingestion.discovery import Discovered, discover
 from ingestion.engines import ENGINES
 from ingestion.formats.detect import FORMATS
+from ingestion.mapping_documents import MappingDocument
 from ingestion.models import IngestionJob
+from ingestion.queueing import enqueue
 from ingestion.saved_mappings import find_mapping, save_mapping
 
 CHUNK_ROWS_MAX = 1_000_000
@@ -32,6 +34,7 @@ _CODES = {
     IngestionJob.State.NEEDS_REVIEW: NEEDS_REVIEW,
     IngestionJob.State.STOPPED: RESUMABLE,
     IngestionJob.State.FAILED: RESUMABLE,
+    IngestionJob.State.CANCELLED: RESUMABLE,
 }
 _EPILOG = """
 examples:
@@ -43,6 +46,7 @@ examples:
   manage.py ingest a.csv --dry-run --save-mapping crm --source crm
                                                  keep that mapping for all files with --source crm
   manage.py ingest dump.sql --table customers    load one table of an SQL dump; without --table the one that fits best
+  manage.py ingest exports/ --background         leave it to a worker; `manage.py jobs` shows how it goes
   manage.py ingest dump.txt --format tsv --json  say what the format is; answer in JSON
 
 A file that was loaded before (by size and SHA-256) is skipped; --again loads it all the same.
@@ -117,6 +121,11 @@ class Command(BaseCommand):
             metavar="NAME",
             help="the sheet of a workbook; else the one that looks most like records",
         )
+        parser.add_argument(
+            "--background",
+            action="store_true",
+            help="queue a job for each file and return; the path must be the worker's as well",
+        )
         parser.add_argument("--again", action="store_true", help="load files, too, that were loaded before")
         parser.add_argument("--dry-run", action="store_true", help="show the mapping and load nothing")
         parser.add_argument(
@@ -130,6 +139,8 @@ class Command(BaseCommand):
             raise CommandError(
                 "--save-mapping goes with --dry-run: look at the mapping, then load.", returncode=REFUSED
             )
+        if options["background"] and options["dry_run"]:
+            raise CommandError("--dry-run looks at once. Leave --background out.", returncode=REFUSED)
         if options["retry"] and len(options["path"]) > 1:
             raise CommandError("--retry reads the file of one job. Name it only if it has moved.", returncode=REFUSED)
         if not options["retry"] and not options["path"]:
@@ -180,6 +191,9 @@ class Command(BaseCommand):
                 code = RESUMABLE
                 break
             try:
+                if options["background"]:
+                    answers.append(self._queue(path, options, source=source, mapping=mapping, retried=retried))
+                    continue
                 if retried is not None:
                     found = jobs.inspect_retry(retried, path=path, mapping=mapping)
                 else:
@@ -225,6 +239,33 @@ class Command(BaseCommand):
             if job.error and job.error_code != "STOPPED":
                 self.errors.print(f"{job.error_code}: {job.error} Run the same command to go on.", markup=False)
         return code, answers
+
+    def _queue(
+        self,
+        path: Path,
+        options: dict[str, Any],
+        *,
+        source: str,
+        mapping: tuple[str, MappingDocument] | None,
+        retried: IngestionJob | None,
+    ) -> dict[str, Any]:
+        job = enqueue(
+            path=path,
+            source=source,
+            wanted=options["format"],
+            table=options["table"],
+            sheet=options["sheet"],
+            mapping=mapping,
+            again=options["again"],
+            retry_of=retried,
+            engine=options["engine"],
+            chunk_rows=options["chunk_rows"],
+            requested_by="command line",
+            now=timezone.now(),
+        )
+        if not self.as_json:
+            self.console.print(f"{path.name}: queued as job {job.id}", highlight=False, markup=False, soft_wrap=True)
+        return reports.job_as_json(job)
 
     def _dry_run(self, found: jobs.Inspection, *, save_as: str, source: str) -> dict[str, Any]:
         answer = reports.mapping_as_json(found)

@@ -1,0 +1,56 @@
+"""What workers do for ingestion: jobs on the queue `ingestion`, and the sweep of CELERY_BEAT_SCHEDULE."""
+
+import mmap
+import time
+import uuid
+from typing import Any
+
+import structlog
+from celery.signals import worker_shutting_down
+from django.db import InterfaceError, OperationalError
+from django.utils import timezone
+
+from config.celery import app
+from ingestion import queueing, working
+
+log = structlog.get_logger(__name__)
+
+# A job of many hours gives its turn to the next after this, between two chunks; a chunk that takes longer than the rest of
+# the limit is ended, and its job taken up again by the sweep. All of it below the broker's visibility timeout.
+TURN_S = 6 * 3600
+SOFT_LIMIT_S = 7 * 3600 - 60
+LIMIT_S = 7 * 3600
+
+# Shared with the processes that are forked from the worker: the signal to leave reaches the first process alone.
+_leaving = mmap.mmap(-1, 1)
+
+
+@worker_shutting_down.connect
+def leave_after_the_chunk(**_arguments: Any) -> None:
+    """A worker that is asked to end gives its job back after the chunk that is being loaded."""
+    _leaving[0] = 1
+
+
+@app.task(name=queueing.TASK, queue=queueing.QUEUE, soft_time_limit=SOFT_LIMIT_S, time_limit=LIMIT_S)
+def carry_out(job_id: str) -> None:
+    """Works on one job; what stops in the middle is taken up where it was."""
+    ends_at = time.monotonic() + TURN_S
+    try:
+        job = working.carry_out(uuid.UUID(job_id), should_stop=lambda: bool(_leaving[0]) or time.monotonic() > ends_at)
+    except (OperationalError, InterfaceError) as error:
+        log.warning("ingestion_job_left", job=job_id, error=type(error).__name__, reason=str(error)[:300])
+        return
+    if job is not None:
+        log.info("ingestion_job", job=job_id, state=job.state, rows_read=job.rows_read, error=job.error_code)
+
+
+@app.task(name="ingestion.sweep")
+def sweep() -> None:
+    """Takes up jobs whose message was lost or whose worker is gone."""
+    try:
+        sent = queueing.sweep(now=timezone.now())
+    except OperationalError as error:
+        log.warning("ingestion_sweep_left_out", error=type(error).__name__)
+        return
+    if sent:
+        log.info("ingestion_sweep", sent=sent)
