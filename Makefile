@@ -19,9 +19,9 @@ help:
 	@echo "make demo ONCE=1      the same, and exit after the query;  PORT=9000 moves it"
 	@echo "make up / make down   the same in the background;  RATE_LIMIT_RPM=5 make up, WEB_PROCESSES=2 make up"
 	@echo "make test             tests on engines of their own, in parallel;  ARGS='-k credits' chooses"
-	@echo "make test-all         and the browser's, Redis Cluster's, and the credit protocol's full random runs"
+	@echo "make test-all         and the browser's, Redis Cluster's, the compose file's commands, and the credit protocol's full random runs"
 	@echo "make test-long        long random runs, 58 cycles of faults under load, planted faults;  SEED=7 changes their order"
-	@echo "make check            ruff, mypy, import-linter, migrations, templates, workflow files"
+	@echo "make check            ruff, mypy, import-linter, migrations, templates, workflow and compose files"
 	@echo "make bench            the benchmarks;  ONLY=P1,P4 chooses"
 
 demo: $(VENV)/run.stamp
@@ -37,7 +37,7 @@ status: $(VENV)/run.stamp
 	@$(RUN) -m embedded.demo status
 
 test: $(VENV)/dev.stamp
-	$(PYTEST) -m "not browser and not machine and not cluster and not long" $(ARGS)
+	$(PYTEST) -m "not browser and not machine and not cluster and not services and not long" $(ARGS)
 
 test-all: $(VENV)/e2e.stamp
 	$(PYTEST) -m "not long" $(ARGS)
@@ -57,6 +57,7 @@ check: $(VENV)/dev.stamp
 	$(CHECKED) manage.py check_templates
 	$(RUN) -m djlint --quiet --lint templates
 	$(RUN) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: $(VENV)/dev.stamp
 	$(RUN) -m benchmarks $(if $(ONLY),--only $(ONLY))

@@ -8,7 +8,10 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.bootsteps import StartStopStep
 from celery.signals import setup_logging
+
+from config.alive import TOUCH_EVERY_S, Sign
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -41,6 +44,9 @@ app.conf.update(
         "socket_connect_timeout": STORE_TIMEOUT_S,
         "socket_keepalive": True,
         "health_check_interval": 25,
+        # The others are Redis' alone, this is RabbitMQ's: who queues a task hears that the broker has it. Each transport
+        # passes over what it does not know.
+        "confirm_publish": True,
     },
     broker_connection_timeout=STORE_TIMEOUT_S,
     broker_connection_retry_on_startup=True,
@@ -53,6 +59,24 @@ app.conf.update(
 )
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+class SignOfLife(StartStopStep):
+    """The worker's main loop, which hands out tasks and hears of their ends, touches ALIVE_FILE."""
+
+    requires = ("celery.worker.components:Timer",)
+
+    def start(self, parent: Any) -> None:
+        """Begins with the worker; the timer ends with it."""
+        from django.conf import settings
+
+        if settings.ALIVE_FILE:
+            sign = Sign(settings.ALIVE_FILE)
+            sign.give()
+            parent.timer.call_repeatedly(TOUCH_EVERY_S, sign.give)
+
+
+app.steps["worker"].add(SignOfLife)
 
 
 @setup_logging.connect

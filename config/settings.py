@@ -60,6 +60,7 @@ SILENCED_SYSTEM_CHECKS = [
 
 # --- Background work: config.celery has the rest ----------------------------------------------------------------------
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="redis://127.0.0.1:6379/2")
+ALIVE_FILE: str = env.str("ALIVE_FILE", default="")
 CELERY_WORKER_CONCURRENCY: int = env.int("WORKER_PROCESSES", default=2)
 # What beat starts with. `expire_seconds`: a run that found no worker until the next one is due is dropped, so nothing piles up.
 CELERY_BEAT_SCHEDULE: dict[str, Any] = {
@@ -204,6 +205,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 SECURE_HTTPS: bool = env.bool("SECURE_HTTPS", default=False)
 SECURE_SSL_REDIRECT = SECURE_HTTPS
+# Whoever asks whether the process lives stands beside it and speaks plain HTTP.
+SECURE_REDIRECT_EXEMPT = [r"^api/v1/health(/ready)?$"]
 SECURE_HSTS_SECONDS = 31_536_000 if SECURE_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HTTPS
 SECURE_REFERRER_POLICY = "same-origin"

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 import structlog
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
+from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from accounts import key_state, revocation
+from config.alive import Sign
 from config.clickhouse.client import StoreUnavailable
 from config.redis import PARTITIONS, RedisUnavailable, each_by_shard
 from credits import counters, decreases, ledger, loading, services, usage
@@ -94,8 +96,10 @@ def run(*, stopping: Callable[[], bool]) -> None:
     """Drains until `stopping()` says so; the pass under way is finished first."""
     next_sweep = next_apply = 0.0
     done = DrainLog()
+    alive = Sign(settings.ALIVE_FILE)
     log.info("drain_started")
     while not stopping():
+        alive.give()
         busy = _attempt("ledger", lambda: _drain_ledger(done)) | _attempt("usage", lambda: _drain_usage(done))
         now = time.monotonic()
         if now >= next_sweep:

@@ -20,7 +20,7 @@ _SETTING = re.compile(r"# ([A-Z][A-Z0-9_]+)=(.*)")
 _COMPUTED = {"LOG_JSON"}
 
 
-def _read_settings() -> dict[str, Any]:
+def read_settings() -> dict[str, Any]:
     """Every setting that the sources read → the literal default, '' for a secret, None where it is computed."""
     found: dict[str, Any] = {}
     for source in SOURCES:
@@ -74,11 +74,11 @@ def _start(**environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_example_lists_every_setting_and_no_other() -> None:
-    assert sorted(_example()) == sorted(_read_settings())
+    assert sorted(_example()) == sorted(read_settings())
 
 
 def test_the_example_states_the_true_default_of_every_setting() -> None:
-    settings = {name: default for name, default in _read_settings().items() if name not in _COMPUTED}
+    settings = {name: default for name, default in read_settings().items() if name not in _COMPUTED}
     assert {name: _example()[name] for name in settings} == {name: _written(value) for name, value in settings.items()}
 
 
