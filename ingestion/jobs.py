@@ -20,7 +20,7 @@ from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
 from ingestion import engines, events
 from ingestion.engines import EngineFailed, LoadableChunk, Work
-from ingestion.formats.batches import EmptyFile, RefusedFile, Reject, holds_json
+from ingestion.formats.batches import EmptyFile, FileChanged, RefusedFile, Reject, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.formats.sql_dump import sql_tables
@@ -51,13 +51,18 @@ class Inspection:
     mapping: Mapping
     mapping_name: str = ""
     retry_of: IngestionJob | None = None
+    origin: str = ""  # where `path` is a copy of, when it is one
     tables: tuple[ScoredTable, ...] = ()  # of an SQL dump, the best first; `detected` says which is read
 
+    @property
+    def shown(self) -> str:
+        """The file as its operator knows it."""
+        return self.origin or str(self.path)
 
-class FileChanged(RefusedFile):
-    """The file of a job is not what it was: its rows cannot be told by their numbers."""
-
-    code = "FILE_CHANGED"
+    @property
+    def name(self) -> str:
+        """The file's name without what leads to it."""
+        return self.origin.rpartition("/")[2] or self.path.name
 
 
 class NothingToRetry(RefusedFile):
@@ -243,8 +248,8 @@ def _begin(inspection: Inspection, *, source: str, engine: str, chunk_rows: int)
 
 def describe(job: IngestionJob, inspection: Inspection, *, now: datetime) -> None:
     """Makes the job that of the inspected file, running from `now` on. Saves nothing."""
-    job.source_path = as_text(inspection.path.resolve())
-    job.source_file = as_text(inspection.path.name)[-255:]
+    job.source_path = inspection.origin or as_text(inspection.path.resolve())
+    job.source_file = as_text(inspection.name)[-255:]
     job.retry_of = inspection.retry_of
     job.size_bytes = inspection.fingerprint.size_bytes
     job.content_bytes = inspection.fingerprint.content_bytes

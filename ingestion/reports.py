@@ -23,7 +23,7 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
         f", delimiter {dialect.delimiter!r}, {'with' if dialect.has_header else 'without'} a header" if dialect else ""
     )
     packed = f" in {found.detected.compression}" if found.detected.compression else ""
-    headline = f"{found.path.name}: {found.detected.format}{packed}, {found.detected.encoding}{how}"
+    headline = f"{found.name}: {found.detected.format}{packed}, {found.detected.encoding}{how}"
     table = Table("column", "becomes", "confidence", "found by", "samples")
     mapped_first = sorted(found.mapping.columns, key=lambda column: column.target is None)
     for column in mapped_first:
@@ -52,7 +52,7 @@ def mapping_table(found: Inspection) -> tuple[str, Table, str]:
 def mapping_as_json(found: Inspection) -> dict[str, Any]:
     """The same for programs."""
     return {
-        "path": str(found.path),
+        "path": found.shown,
         "state": "dry_run",
         **found.detected.as_json(),
         "mapping_name": found.mapping_name,
@@ -84,7 +84,7 @@ def known_line(found: Inspection, job: IngestionJob) -> str:
     """That a file was loaded before, when, and what to do about it."""
     when = (job.finished_at or job.started_at).strftime("%Y-%m-%d %H:%M")
     return (
-        f"{found.path.name}: skipped. This file was loaded on {when} UTC as {job.source_file} ({job.get_state_display()},"
+        f"{found.name}: skipped. This file was loaded on {when} UTC as {job.source_file} ({job.get_state_display()},"
         f" job {job.id}). --again loads it all the same."
     )
 
@@ -93,7 +93,7 @@ def known_as_json(found: Inspection, job: IngestionJob) -> dict[str, Any]:
     """The same for programs; the counts are of this run, which read nothing."""
     counts = dict.fromkeys(("read", "loaded", "duplicates", "rejected"), 0)
     return {
-        "path": str(found.path),
+        "path": found.shown,
         "state": "skipped",
         "job": str(job.id),
         "message": known_line(found, job),

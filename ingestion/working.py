@@ -2,6 +2,8 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from django.db import InterfaceError, OperationalError, connection
@@ -10,8 +12,10 @@ from django.utils import timezone
 from config.clickhouse.locks import try_lock, unlock
 from config.errors import DomainError
 from ingestion import engines, jobs, queueing, reports
+from ingestion.discovery import local_file, origin_of, place_of, speaking_of
 from ingestion.jobs import Inspection, job_lock
 from ingestion.models import IngestionJob
+from ingestion.s3_errors import SourceAway, Stopped
 
 _State = IngestionJob.State
 
@@ -51,13 +55,24 @@ def _carry_out(job: IngestionJob, *, should_stop: Callable[[], bool]) -> None:
     job.attempts += 1
     job.save(update_fields=["attempts"])
     jobs.take_up(job)
-    try:
-        engines.make_ready(job.engine)
-        found = _inspected(job)
-    except DomainError as exc:
-        state = _State.STOPPED if job.sha256 else _State.REFUSED
-        jobs.finish(job, state, error_code=exc.code, error=exc.message)
-        return
+    with ExitStack() as copies:
+        try:
+            engines.make_ready(job.engine)
+            place = place_of(queueing.Request.from_json(job.request or {}).path)
+            path = copies.enter_context(local_file(place, should_stop=should_stop))
+            with speaking_of(place, path):
+                found = replace(_inspected(job, path), origin=origin_of(place))
+        except Stopped:
+            queueing.queue_again(job, now=timezone.now())
+            return
+        except DomainError as exc:
+            state = _State.STOPPED if job.sha256 or isinstance(exc, SourceAway) else _State.REFUSED
+            jobs.finish(job, state, error_code=exc.code, error=exc.message)
+            return
+        _load(job, found, should_stop=should_stop)
+
+
+def _load(job: IngestionJob, found: Inspection, *, should_stop: Callable[[], bool]) -> None:
     request = queueing.Request.from_json(job.request or {})
     if not job.sha256:
         known = None if request.again or found.retry_of is not None else jobs.known(found)
@@ -72,10 +87,9 @@ def _carry_out(job: IngestionJob, *, should_stop: Callable[[], bool]) -> None:
         queueing.queue_again(job, now=timezone.now())
 
 
-def _inspected(job: IngestionJob) -> Inspection:
+def _inspected(job: IngestionJob, path: Path) -> Inspection:
     """The file as the request says, or as the job began it: then it must be the same file still."""
     request = queueing.Request.from_json(job.request or {})
-    path = Path(request.path)
     if job.sha256:
         found = jobs.inspect_begun(job, path=path)
     elif job.retry_of is not None:

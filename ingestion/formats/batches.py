@@ -46,6 +46,12 @@ class UnreadableFile(RefusedFile):
     code = "UNREADABLE_FILE"
 
 
+class FileChanged(RefusedFile):
+    """The file of a job is not what it was: its rows cannot be told by their numbers."""
+
+    code = "FILE_CHANGED"
+
+
 @dataclass(frozen=True)
 class Reject:
     """A row that could not be used: its number (1 for the first record), the column or "", a reason code, words, raw text."""

@@ -4,6 +4,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ingestion.formats import limits
+from tests.ingestion.s3_server import bucket, s3_endpoint
+
+__all__ = ["bucket", "s3_endpoint"]
 
 settings.register_profile("suite", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

@@ -47,7 +47,9 @@ def test_what_a_folder_does_not_give_is_told(tmp_path: Path) -> None:
     (tmp_path / "broken.csv").symlink_to(tmp_path / "gone.csv")
     found = discover([str(tmp_path)])
     assert found.files == [tmp_path / "a.csv", tmp_path / "broken.csv"]
-    assert [(str(skipped.path.relative_to(tmp_path)), skipped.why, skipped.refused) for skipped in found.skipped] == [
+    assert [
+        (str(Path(skipped.path).relative_to(tmp_path)), skipped.why, skipped.refused) for skipped in found.skipped
+    ] == [
         (".git", "is hidden", False),
         (".hidden.csv", "is hidden", False),
         ("loop", "is a link to a folder", False),

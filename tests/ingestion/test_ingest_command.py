@@ -35,13 +35,13 @@ def ingest(*arguments: str | Path) -> tuple[int, str, str]:
     return 0, out.getvalue(), err.getvalue()
 
 
-def process(*arguments: str | Path) -> "subprocess.Popen[bytes]":
+def process(*arguments: str | Path, **environment: str) -> "subprocess.Popen[bytes]":
     url = urlsplit(os.environ["DATABASE_URL"])
     database = urlunsplit(url._replace(path=f"/{settings.DATABASES['default']['NAME']}"))
     return subprocess.Popen(
         [sys.executable, "manage.py", "ingest", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "DATABASE_URL": database},
+        env={**os.environ, "DATABASE_URL": database, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -251,7 +251,7 @@ def test_kill_minus_9_and_again_gives_the_table_of_one_run(tmp_path: Path) -> No
     assert rejected == DeadLetter.objects.filter(job=job).count() == len(broken_lines(path))
 
 
-def wait_for_rows(path: Path, chunks: int, running: "subprocess.Popen[bytes]") -> None:
+def wait_for_rows(path: Path | str, chunks: int, running: "subprocess.Popen[bytes]") -> None:
     """Until the job has done more than `chunks` chunks, or its process has ended."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and running.poll() is None:

@@ -88,7 +88,7 @@ def test_a_retried_file_stays_known(tmp_path: Path) -> None:
 
 
 def test_something_must_be_named() -> None:
-    with pytest.raises(CommandError, match="Name a file, a folder or a pattern"):
+    with pytest.raises(CommandError, match="Name a file, a folder, a pattern"):
         ingest("--dry-run")
 
 

@@ -5,6 +5,9 @@ import json
 import signal
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, cast
@@ -14,17 +17,26 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError as DjangoDatabaseError
 from django.utils import timezone
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from config.errors import DomainError
 from ingestion import jobs, reports
-from ingestion.discovery import Discovered, discover
+from ingestion.discovery import Place, discover, local_file, origin_of
 from ingestion.engines import ENGINES
 from ingestion.formats.detect import FORMATS
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import IngestionJob
 from ingestion.queueing import enqueue
+from ingestion.s3_errors import SourceAway
 from ingestion.saved_mappings import find_mapping, save_mapping
 
 CHUNK_ROWS_MAX = 1_000_000
@@ -41,6 +53,7 @@ examples:
   manage.py ingest customers.csv                 load one file
   manage.py ingest 'exports/2024-*.jsonl'        load every file that matches
   manage.py ingest exports/                      load every file of a folder and its folders
+  manage.py ingest s3://bucket/exports/          the same of a bucket (S3_ENDPOINT_URL and the AWS environment)
   manage.py ingest customers.csv --dry-run       show what each column becomes, load nothing
   manage.py ingest customers.csv.gz              compressed files (gz, zst, bz2, xz, zip) are read as what is in them
   manage.py ingest a.csv --dry-run --save-mapping crm --source crm
@@ -55,8 +68,12 @@ exit codes (of several files the highest):
   0  done          every row is loaded, a duplicate or, below the threshold, rejected
   1  needs review  the rejected rows passed REJECT_THRESHOLD (0.1 %); see the dead letters in the admin
   2  refused       no such path, no permission, empty, broken archive, unknown format, nothing to map; nothing was loaded
-  3  stopped       interrupted, or the store went away; the same command goes on where it stopped
+  3  stopped       interrupted, or a store went away; the same command goes on where it stopped
 """
+
+
+def _refused(place: Place, state: str, error: DomainError) -> dict[str, Any]:
+    return {"path": str(place), "state": state, "error": {"code": error.code, "message": error.message}}
 
 
 class Command(BaseCommand):
@@ -70,7 +87,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "path", nargs="*", metavar="PATH", help="a file, a folder, or a quoted pattern like 'data/*.csv'"
+            "path",
+            nargs="*",
+            metavar="PATH",
+            help="a file, a folder, a quoted pattern like 'data/*.csv', or s3://bucket/prefix",
         )
         parser.add_argument(
             "--format", default="auto", choices=["auto", *FORMATS], help="the format; found out by content unless given"
@@ -144,7 +164,7 @@ class Command(BaseCommand):
         if options["retry"] and len(options["path"]) > 1:
             raise CommandError("--retry reads the file of one job. Name it only if it has moved.", returncode=REFUSED)
         if not options["retry"] and not options["path"]:
-            raise CommandError("Name a file, a folder or a pattern.", returncode=REFUSED)
+            raise CommandError("Name a file, a folder, a pattern or an s3:// URL.", returncode=REFUSED)
         self.as_json: bool = options["as_json"]
         self.console = Console(file=cast(IO[str], self.stdout), soft_wrap=False)
         self.errors = Console(file=cast(IO[str], self.stderr), soft_wrap=True, highlight=False)
@@ -172,11 +192,12 @@ class Command(BaseCommand):
             source = options["source"] or (retried.source if retried else "")
             mapping = find_mapping(options["mapping"], source=source)
             if retried is not None:
-                discovered = Discovered([Path(*options["path"] or [retried.source_path])])
+                discovered = discover(options["path"] or [retried.source_path])
             else:
                 discovered = discover(options["path"])
         except DomainError as exc:
-            raise CommandError(f"{exc.code}: {exc.message}", returncode=REFUSED) from exc
+            away = isinstance(exc, SourceAway)
+            raise CommandError(f"{exc.code}: {exc.message}", returncode=RESUMABLE if away else REFUSED) from exc
         except DjangoDatabaseError as exc:
             raise CommandError(f"STORE_ERROR: The mappings cannot be read: {exc}", returncode=RESUMABLE) from exc
         if options["save_mapping"] and len(discovered.files) != 1:
@@ -186,45 +207,54 @@ class Command(BaseCommand):
             code = max(code, REFUSED if skipped.refused else DONE)
             answers.append({"path": str(skipped.path), "state": state, "message": f"{skipped.path} {skipped.why}."})
             self.errors.print(f"{state.capitalize()}: {skipped.path} {skipped.why}.", markup=False)
-        for path in discovered.files:
+        for place in discovered.files:
             if self.stop:
                 code = RESUMABLE
                 break
             try:
                 if options["background"]:
-                    answers.append(self._queue(path, options, source=source, mapping=mapping, retried=retried))
+                    answers.append(self._queue(place, options, source=source, mapping=mapping, retried=retried))
                     continue
-                if retried is not None:
-                    found = jobs.inspect_retry(retried, path=path, mapping=mapping)
-                else:
-                    found = jobs.inspect(
-                        path, wanted=options["format"], table=options["table"], sheet=options["sheet"], mapping=mapping
-                    )
-                if options["dry_run"]:
-                    answers.append(self._dry_run(found, save_as=options["save_mapping"], source=source))
-                    continue
-                known = None if options["again"] or retried else jobs.known(found)
-                if known is not None:
-                    answers.append(reports.known_as_json(found, known))
-                    if not self.as_json:
-                        self.console.print(
-                            reports.known_line(found, known), highlight=False, markup=False, soft_wrap=True
+                with self._local(place) as path:
+                    if retried is not None:
+                        found = jobs.inspect_retry(retried, path=path, mapping=mapping)
+                    else:
+                        found = jobs.inspect(
+                            path,
+                            wanted=options["format"],
+                            table=options["table"],
+                            sheet=options["sheet"],
+                            mapping=mapping,
                         )
-                    continue
-                job = self._run(found, source=source, engine=options["engine"], chunk_rows=options["chunk_rows"])
+                    found = replace(found, origin=origin_of(place))
+                    if options["dry_run"]:
+                        answers.append(self._dry_run(found, save_as=options["save_mapping"], source=source))
+                        continue
+                    known = None if options["again"] or retried else jobs.known(found)
+                    if known is not None:
+                        answers.append(reports.known_as_json(found, known))
+                        if not self.as_json:
+                            self.console.print(
+                                reports.known_line(found, known), highlight=False, markup=False, soft_wrap=True
+                            )
+                        continue
+                    job = self._run(found, source=source, engine=options["engine"], chunk_rows=options["chunk_rows"])
+            except SourceAway as exc:
+                code = RESUMABLE
+                answers.append(_refused(place, "away", exc))
+                self.errors.print(f"{exc.code}: {exc.message} Run the same command to go on.", markup=False)
+                break
             except DomainError as exc:
                 code = max(code, REFUSED)
-                answers.append(
-                    {"path": str(path), "state": "refused", "error": {"code": exc.code, "message": exc.message}}
-                )
-                where = "" if str(path) in exc.message else f"{path}: "
+                answers.append(_refused(place, "refused", exc))
+                where = "" if str(place) in exc.message else f"{place}: "
                 self.errors.print(f"{exc.code}: {where}{exc.message}", markup=False)
                 continue
             except (DatabaseError, DjangoDatabaseError) as exc:
                 code = RESUMABLE
                 message = (str(exc).splitlines() or [type(exc).__name__])[0][:500]
                 answers.append(
-                    {"path": str(path), "state": "failed", "error": {"code": "STORE_ERROR", "message": message}}
+                    {"path": str(place), "state": "failed", "error": {"code": "STORE_ERROR", "message": message}}
                 )
                 self.errors.print(f"STORE_ERROR: A database refused a statement or went away: {message}", markup=False)
                 break
@@ -242,7 +272,7 @@ class Command(BaseCommand):
 
     def _queue(
         self,
-        path: Path,
+        place: Place,
         options: dict[str, Any],
         *,
         source: str,
@@ -250,7 +280,7 @@ class Command(BaseCommand):
         retried: IngestionJob | None,
     ) -> dict[str, Any]:
         job = enqueue(
-            path=path,
+            path=place if isinstance(place, Path) else str(place),
             source=source,
             wanted=options["format"],
             table=options["table"],
@@ -264,8 +294,29 @@ class Command(BaseCommand):
             now=timezone.now(),
         )
         if not self.as_json:
-            self.console.print(f"{path.name}: queued as job {job.id}", highlight=False, markup=False, soft_wrap=True)
+            self.console.print(f"{place.name}: queued as job {job.id}", highlight=False, markup=False, soft_wrap=True)
         return reports.job_as_json(job)
+
+    @contextmanager
+    def _local(self, place: Place) -> Iterator[Path]:
+        """The file where it can be read; while it is fetched from S3, a bar."""
+        if isinstance(place, Path):
+            yield place
+            return
+        with ExitStack() as stack:
+            with Progress(
+                TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                console=self.console, disable=self.as_json or not self.console.is_terminal, transient=True,
+            ) as bar:  # fmt: skip
+                task = bar.add_task(place.name, total=place.size)
+                path = stack.enter_context(
+                    local_file(
+                        place,
+                        on_progress=lambda done: bar.update(task, completed=done),
+                        should_stop=lambda: self.stop,
+                    )
+                )
+            yield path
 
     def _dry_run(self, found: jobs.Inspection, *, save_as: str, source: str) -> dict[str, Any]:
         answer = reports.mapping_as_json(found)
@@ -296,7 +347,7 @@ class Command(BaseCommand):
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            task: TaskID = bar.add_task(found.path.name, total=found.fingerprint.content_bytes, rows=0)
+            task: TaskID = bar.add_task(found.name, total=found.fingerprint.content_bytes, rows=0)
             return jobs.run(
                 found,
                 source=source,
