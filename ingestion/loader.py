@@ -3,6 +3,9 @@
 A record's id is the MD5 of the record itself, so "already there" is a question about ids. `load` asks it and inserts what is
 new while it holds one lock for the whole installation: no other job can insert in between, and no query ever sees a
 duplicate. Whatever is interrupted may be asked again.
+
+The question costs a look at every id in the store. A loader of many chunks therefore keeps a filter of these ids in memory and
+asks about those alone that the filter does not rule out; what others insert meanwhile it learns from the insert log.
 """
 
 import hashlib
@@ -15,11 +18,14 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute
+from django.conf import settings
 
 from config.clickhouse import client as clients
 from config.clickhouse import data_version
 from config.clickhouse.client import StoreUnavailable, store_errors
 from config.clickhouse.locks import advisory_lock, holds
+from ingestion import insert_log
+from ingestion.known_ids import KnownIds
 
 LOCK = "records-writer"
 LOCK_WAIT_S = 900.0
@@ -27,6 +33,13 @@ LOCK_WAIT_S = 900.0
 IDS_PREFIX = "ingest_ids_"
 IDS_TABLES_LIMIT = 100
 IN_FLIGHT_WAIT_S = 120.0
+IDS_BY_KEY_MAX = 2_000
+# A filter costs about as much as this many questions about all ids of a chunk. Small chunks are asked about at once.
+QUESTIONS_PER_FILTER = 12
+FILTER_ROWS_MIN = 10_000
+# Inserts of others that a filter catches up with; it waits for so many only while other jobs have the lock.
+OTHERS_MAX = 100
+_NO_IDS = pa.table({"id": pa.array([], pa.binary(16))})
 
 
 @dataclass(frozen=True)
@@ -37,11 +50,23 @@ class Loaded:
     duplicate: int
 
 
+@dataclass(frozen=True)
+class _Known:
+    """`ids` that are there; `own`: how many of them this very chunk inserted before; `elsewhere`: those of other jobs."""
+
+    ids: Any
+    own: int
+    elsewhere: pa.Table
+
+
 class Loader:
     """Loads the chunks of one job. Raises `StoreUnavailable`."""
 
     def __init__(self, *, job_id: uuid.UUID, source_file: str) -> None:
         self._job_id, self._source_file = job_id, source_file
+        self._filter: KnownIds | None = None
+        self._seen = 0  # the filter holds the rows of all inserts up to this place of the insert log
+        self._asked_rows = 0  # rows that questions without a filter have looked at
         with store_errors():
             _drop_forgotten_tables()
 
@@ -49,46 +74,104 @@ class Loader:
         """Inserts the records (CLEAN_SCHEMA) that are not there yet, all with `ingested_at` = `at`.
 
         Give the same `chunk` and `at` when the chunk is tried again: rows that the interrupted attempt had inserted count as
-        loaded, not as duplicates. Raises `StoreUnavailable`, `LockBusy`.
+        loaded, not as duplicates. A record that another job has delivered is written down in `deliveries`.
+        Raises `StoreUnavailable`, `LockBusy`.
         """
         if records.num_rows == 0:
             return Loaded(0, 0)
         ids = records.column("id")
         new = pl.Series(pl.from_arrow(ids.cast(pa.binary()))).is_first_distinct()
+        # Until this chunk is in as a whole nobody knows which of its rows are: another attempt must ask about each.
+        known_ids, self._filter = self._filter, None
         with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
             self._wait_for_inserts_in_flight()
-            known, own = self._known(ids, at)
-            if len(known):
-                new = new & ~pl.Series(pl.from_arrow(pa.compute.is_in(ids, value_set=known)))
+            known_ids = self._up_to_date(known_ids, records.num_rows)
+            suspects = ids if known_ids is None else ids.filter(pa.array(known_ids.may_hold(ids)))
+            known = self._known(suspects, at)
+            if known.elsewhere.num_rows:
+                self._note_deliveries(known.elsewhere)
+            if len(known.ids):
+                new = new & ~pl.Series(pl.from_arrow(pa.compute.is_in(ids, value_set=known.ids)))
             fresh = records if new.all() else records.filter(new.to_arrow())
-            if fresh.num_rows and not holds(LOCK):
-                raise StoreUnavailable(
-                    "The connection that held the writer's lock was lost. Run the same command again."
-                )
             if fresh.num_rows:
+                place = insert_log.announce(at)
+                if not holds(LOCK):
+                    raise StoreUnavailable(
+                        "The connection that held the writer's lock was lost. Run the same command again."
+                    )
                 self._insert(fresh, chunk=chunk, at=at)
+                if known_ids is not None:
+                    known_ids.add(fresh.column("id"))
+                    self._seen = place
+        self._filter = known_ids
         if fresh.num_rows:
             data_version.raise_version()
-        loaded = fresh.num_rows + own
+        loaded = fresh.num_rows + known.own
         return Loaded(loaded, records.num_rows - loaded)
 
-    def _known(self, ids: Any, at: datetime) -> tuple[Any, int]:
-        """Those of `ids` that are in `records`, and how many of them this very chunk inserted before."""
+    def _up_to_date(self, known_ids: KnownIds | None, rows: int) -> KnownIds | None:
+        """The filter with what others have inserted since, a new one when that has become the cheaper way, or none."""
+        if known_ids is not None:
+            known_ids = self._with_inserts_of_others(known_ids)
+        if known_ids is not None or rows < FILTER_ROWS_MIN:
+            return known_ids
+        stored = clients.writer().query("SELECT count() FROM records").result_rows[0][0]
+        if self._asked_rows < QUESTIONS_PER_FILTER * stored:
+            self._asked_rows += stored
+            return None
+        self._asked_rows = 0
+        self._seen = insert_log.newest()
+        known_ids = KnownIds(capacity=stored + stored // 4, bytes_max=settings.INGEST_FILTER_BYTES_MAX)
+        _add_ids(known_ids, "SELECT id FROM records", {})
+        return known_ids
+
+    def _with_inserts_of_others(self, known_ids: KnownIds) -> KnownIds | None:
+        """None when there were so many that the filter is better made anew."""
+        inserts = insert_log.since(self._seen, limit=OTHERS_MAX)
+        if len(inserts) == OTHERS_MAX:
+            return None
+        if inserts:
+            at_ms = sorted({round(at.timestamp() * 1000) for _, at in inserts})
+            _add_ids(
+                known_ids,
+                "SELECT id FROM records WHERE ingested_at IN"
+                " (SELECT fromUnixTimestamp64Milli(arrayJoin({at_ms:Array(Int64)}), 'UTC'))",
+                {"at_ms": at_ms},
+            )
+            self._seen = inserts[-1][0]
+        return known_ids
+
+    def _known(self, ids: Any, at: datetime) -> _Known:
+        """Those of `ids` that are in `records`."""
+        if not len(ids):
+            return _Known(pa.chunked_array([], pa.binary(16)), 0, _NO_IDS)  # type: ignore[call-overload]
         client = clients.writer()
         table = f"{IDS_PREFIX}{uuid.uuid4().hex}"
         client.command(f"CREATE TABLE {table} (id UUID) ENGINE = Memory")
         client.insert_arrow(table, pa.table({"id": ids}))
+        # Many ids are everywhere: one pass over the column is the cheapest way. A few are quicker looked up.
+        by_key = len(ids) <= IDS_BY_KEY_MAX
         answer = client.query_arrow(
-            "SELECT id, job_id = {job:UUID} AND toUnixTimestamp64Milli(ingested_at) = {at_ms:Int64} AS own"
-            f" FROM records WHERE id IN {table}",
+            "SELECT id, job_id = {job:UUID} AND toUnixTimestamp64Milli(ingested_at) = {at_ms:Int64} AS own,"
+            f" job_id != {{job:UUID}} AS elsewhere FROM records WHERE id IN {table}",
             parameters={"job": str(self._job_id), "at_ms": round(at.timestamp() * 1000)},
-            # The set is large and its ids are everywhere: one pass over the column is the cheapest way.
-            settings={"optimize_use_projections": 0, "use_index_for_in_with_subqueries": 0},
+            settings={
+                "optimize_use_projections": int(by_key),
+                "use_index_for_in_with_subqueries": int(by_key),
+                "min_table_rows_to_use_projection_index": 0,
+            },
         )
         client.command(f"DROP TABLE {table}")
-        known: list[Any] = [getattr(chunk, "storage", chunk) for chunk in answer.column("id").chunks]
-        ids_known: Any = pa.chunked_array(known, pa.binary(16))  # type: ignore[call-overload]
-        return ids_known, pa.compute.sum(answer.column("own").cast(pa.int64())).as_py() or 0
+        found = _plain_ids(answer)
+        own = pa.compute.sum(answer.column("own").cast(pa.int64())).as_py() or 0
+        there: Any = answer.column("elsewhere").cast(pa.bool_())
+        elsewhere = pa.table({"id": found}).filter(there)
+        return _Known(found, own, elsewhere)
+
+    def _note_deliveries(self, records: pa.Table) -> None:
+        """Before the chunk's rows: if these are interrupted, their second attempt notes the same again and nothing is lost."""
+        job = _repeated(self._job_id.bytes, pa.binary(16), records.num_rows)
+        clients.writer().insert_arrow("deliveries", records.append_column("job_id", job))
 
     def _insert(self, records: pa.Table, *, chunk: int, at: datetime) -> None:
         rows = records.num_rows
@@ -138,6 +221,21 @@ def _drop_forgotten_tables() -> None:
     )
     for (name,) in old.result_rows:
         clients.writer().command(f"DROP TABLE IF EXISTS {name}")
+
+
+def _add_ids(known_ids: KnownIds, sql: str, parameters: dict[str, Any]) -> None:
+    """Streams the ids that a statement selects into the filter."""
+    with clients.writer().query_arrow_stream(sql, parameters=parameters) as stream:
+        for batch in stream:
+            known_ids.add(_plain_ids(batch))
+
+
+def _plain_ids(answer: Any) -> Any:
+    """The column `id` of an answer as a chunked array of 16 bytes each."""
+    column = answer.column("id")
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    plain: list[Any] = [getattr(chunk, "storage", chunk) for chunk in chunks]
+    return pa.chunked_array(plain, pa.binary(16))  # type: ignore[call-overload]
 
 
 def _repeated(value: Any, kind: Any, rows: int) -> Any:

@@ -120,6 +120,16 @@ class IngestionEvent(models.Model):
         return f"{self.kind} at {self.at:%Y-%m-%d %H:%M:%S}"
 
 
+class RecordsInsert(models.Model):
+    """An insert into the store that was begun: one row a chunk, in the order of the inserts (see ingestion/insert_log.py)."""
+
+    id = models.BigAutoField(primary_key=True)
+    ingested_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"insert {self.pk} of {self.ingested_at:%Y-%m-%d %H:%M:%S.%f}"
+
+
 class DeadLetter(models.Model):
     """A row that was read and could not be loaded, with what it was and why."""
 

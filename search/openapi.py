@@ -175,7 +175,7 @@ _Q = OpenApiParameter(
     "q",
     {"type": "string", "minLength": 1, "maxLength": limits.WORDS_CHARACTERS_MAX},
     required=True,
-    description="Words; a record matches when name, e-mail, phone, address, city and source id hold all of them.",
+    description="Words; a record matches when name, e-mail, address and city hold all. Or one phone or source id.",
     examples=[OpenApiExample("A company", value="Acme")],
 )
 

@@ -113,8 +113,15 @@ def _row_format(fields: tuple[Field, ...]) -> str:
 def _where(query: RecordQuery, binder: _Binder) -> str:
     parts = [_condition(one, binder) for one in query.conditions]
     if query.words:
-        parts.append(f"hasAllTokens({WORDS_EXPRESSION}, {binder.bind(list(query.words), 'Array(String)')})")
+        words = f"hasAllTokens({WORDS_EXPRESSION}, {binder.bind(list(query.words), 'Array(String)')})"
+        parts.append(_words_or_keys(words, binder.bind(list(query.keys), "Array(String)")) if query.keys else words)
     return f" WHERE {' AND '.join(parts)}" if parts else ""
+
+
+def _words_or_keys(words: str, keys: str) -> str:
+    # Each way by an index of its own: joined by OR in one condition they would read the whole table.
+    ways = (words, f"user_id IN {keys}", f"phone IN {keys}")
+    return f"id IN ({' UNION ALL '.join(f'SELECT id FROM records WHERE {way}' for way in ways)})"
 
 
 def _condition(one: Condition | MetadataCondition, binder: _Binder) -> str:

@@ -33,6 +33,8 @@ SORT_FIELDS_MAX = 5
 PATH_PARTS_MAX = 8
 WORDS_CHARACTERS_MAX = 256
 WORDS_MAX = 16
+# A number without its country has seven digits at least, one with 00 and a country seventeen at most.
+PHONE_DIGITS_MIN, PHONE_DIGITS_MAX = 7, 17
 METADATA_PATH_CHARACTERS_MAX = 200
 PERSON_ID_CHARACTERS_MAX = 256
 MAX_CREDITS_MAX = 1_000_000_000
@@ -72,11 +74,13 @@ class SortKey:
 class RecordQuery:
     """A validated request for records. Without `sort`, records come in the table's own order.
 
+    A record whose user_id or phone is one of `keys` matches as well as one that holds all `words`.
     `max_credits`, where it is given, has lowered `limit` to what it pays for already.
     """
 
     conditions: tuple[Condition | MetadataCondition, ...] = ()
     words: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     fields: tuple[Field, ...] = DEFAULT_FIELDS
     sort: tuple[SortKey, ...] = ()
     limit: int = LIMIT_DEFAULT
@@ -122,6 +126,7 @@ def parse_search(parameters: dict[str, list[str]], *, download: bool = False) ->
     max_credits = _max_credits(_digits(first.get("max_credits"), None), problems)
     query = RecordQuery(
         words=_words(first.get("q"), problems),
+        keys=_keys(first.get("q", "")),
         limit=_paid_for(_whole(_digits(first.get("limit"), default), "limit", 1, highest, problems), max_credits),
         offset=_whole(_digits(first.get("offset"), 0), "offset", 0, OFFSET_MAX, problems),
         include_total=_boolean(_flag(first.get("include_total")), "include_total", problems),
@@ -184,6 +189,18 @@ def _words(given: str | None, problems: Problems) -> tuple[str, ...]:
     if len(words) > WORDS_MAX:
         problems.add("q", f"must have at most {WORDS_MAX} different words, it has {len(words)}")
     return words
+
+
+def _keys(given: str) -> tuple[str, ...]:
+    """What was searched for as a source's id or a phone, when it may be one: one word with a digit, or written like a phone."""
+    text = given.strip()
+    digits = re.sub(r"[^0-9]", "", text, flags=re.ASCII)
+    like_a_phone = PHONE_DIGITS_MIN <= len(digits) <= PHONE_DIGITS_MAX and re.fullmatch(
+        r"[+(]?[0-9][0-9 ().+/-]*", text
+    )
+    if not digits or (len(text.split()) > 1 and not like_a_phone):
+        return ()
+    return (text, "+" + digits.removeprefix("00")) if like_a_phone else (text,)
 
 
 def _digits(given: str | None, default: int | None) -> Any:

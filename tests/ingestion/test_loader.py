@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from config.clickhouse import data_version
-from config.clickhouse.client import writer
+from config.clickhouse.client import StoreUnavailable, writer
+from ingestion import loader
 from ingestion.cleansing import normalise
 from ingestion.loader import Loaded, Loader
 from ingestion.mapping import ColumnMapping, Mapping
+from tests import outages
 from tests.ingestion.stored import count, found, mark
 
 pytestmark = pytest.mark.usefixtures("stores")
@@ -50,7 +52,7 @@ def test_load_stores_every_column() -> None:
         "metadata": "{}",
         "data_quality_score": pytest.approx(0.2),
         "validation_errors": [],
-        "words": f"    {city} 0",
+        "words": f"   {city}",
     }
 
 
@@ -94,6 +96,90 @@ def test_load_raises_the_data_version_only_when_rows_came() -> None:
     assert after > before
     load(records(city, range(1)))
     assert data_version.current() == after
+
+
+@pytest.fixture
+def filtering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaders make their filter at the first chunk, however small it is and however much is stored."""
+    monkeypatch.setattr(loader, "FILTER_ROWS_MIN", 1)
+    monkeypatch.setattr(loader, "QUESTIONS_PER_FILTER", 0)
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_with_a_filter_counts_duplicates_of_what_was_there_before() -> None:
+    city = mark()
+    load(records(city, range(10)))
+    assert load(records(city, range(5, 20))) == Loaded(10, 5)
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_with_a_filter_counts_duplicates_of_its_own_chunks() -> None:
+    city = mark()
+    job = Loader(job_id=uuid.uuid4(), source_file="people.csv")
+    assert job.load(records(city, range(10)), chunk=0, at=AT) == Loaded(10, 0)
+    assert job.load(records(city, range(5, 20)), chunk=1, at=AT + timedelta(milliseconds=1)) == Loaded(10, 5)
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_with_a_filter_knows_what_other_jobs_inserted_meanwhile() -> None:
+    city = mark()
+    one, other = (Loader(job_id=uuid.uuid4(), source_file="people.csv") for _ in range(2))
+    assert one.load(records(city, range(10)), chunk=0, at=AT) == Loaded(10, 0)
+    assert other.load(records(city, range(20)), chunk=0, at=AT + timedelta(seconds=1)) == Loaded(10, 10)
+    assert one.load(records(city, range(30)), chunk=1, at=AT + timedelta(seconds=2)) == Loaded(10, 20)
+    assert count("city = {city:String}", city=city) == 30
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_with_a_filter_is_made_anew_when_others_inserted_very_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "OTHERS_MAX", 2)
+    city = mark()
+    one = Loader(job_id=uuid.uuid4(), source_file="people.csv")
+    one.load(records(city, range(1)), chunk=0, at=AT)
+    for number in range(1, 4):
+        load(records(city, range(number, number + 1)), at=AT + timedelta(seconds=number))
+    assert one.load(records(city, range(5)), chunk=1, at=AT + timedelta(seconds=9)) == Loaded(1, 4)
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_with_a_filter_counts_what_an_interrupted_attempt_had_loaded() -> None:
+    city, job = mark(), uuid.uuid4()
+    load(records(city, range(4)), job=job)
+    assert load(records(city, range(10)), job=job) == Loaded(10, 0)
+
+
+@pytest.mark.usefixtures("filtering")
+def test_load_after_a_failure_asks_about_every_id() -> None:
+    city = mark()
+    job = Loader(job_id=uuid.uuid4(), source_file="people.csv")
+    job.load(records(city, range(2)), chunk=0, at=AT)
+    later = AT + timedelta(milliseconds=1)
+    with outages.clickhouse_away(), pytest.raises(StoreUnavailable):
+        job.load(records(city, range(2, 6)), chunk=1, at=later)
+    load(records(city, range(2, 4)), at=AT + timedelta(seconds=1))
+    assert job.load(records(city, range(2, 6)), chunk=1, at=later) == Loaded(2, 2)
+
+
+def test_load_notes_what_another_job_had_delivered() -> None:
+    city, first, second = mark(), uuid.uuid4(), uuid.uuid4()
+    load(records(city, range(3)), job=first)
+    load(records(city, range(1, 5)), job=second)
+    shared = {row["id"] for row in found("city", city, "id, user_id") if row["user_id"] in ("1", "2")}
+    assert deliveries(second) == shared
+    assert deliveries(first) == set()
+
+
+def test_load_notes_nothing_of_what_the_same_job_delivered_before() -> None:
+    city, job = mark(), uuid.uuid4()
+    load(records(city, range(3)), job=job)
+    load(records(city, range(3)), job=job, chunk=1, at=AT + timedelta(milliseconds=1))
+    load(records(city, range(3)), job=job)
+    assert deliveries(job) == set()
+
+
+def deliveries(job: uuid.UUID) -> set[uuid.UUID]:
+    answer = writer().query("SELECT id FROM deliveries WHERE job_id = {job:UUID}", parameters={"job": str(job)})
+    return {row[0] for row in answer.result_rows}
 
 
 def test_load_leaves_no_table_of_ids_behind() -> None:

@@ -123,6 +123,31 @@ def test_compile_count_has_the_same_conditions_and_no_limit() -> None:
     assert statement.parameters == {"p0": "Rome"}
 
 
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ("a1b2", ["a1b2"]),
+        ("  A1B2 ", ["A1B2"]),
+        ("+1 (202) 555-0101", ["+1 (202) 555-0101", "+12025550101"]),
+        ("0044 20 7946 0000", ["0044 20 7946 0000", "+442079460000"]),
+        ("12025550101", ["12025550101", "+12025550101"]),
+    ],
+)
+def test_compile_looks_for_what_may_be_a_key_among_ids_and_phones(given: str, keys: list[str]) -> None:
+    statement = compile_count(parse_search({"q": [given]}))
+    assert statement.sql == (
+        "SELECT count() FROM records WHERE id IN (SELECT id FROM records WHERE hasAllTokens(words, {p0:Array(String)})"
+        " UNION ALL SELECT id FROM records WHERE user_id IN {p1:Array(String)}"
+        " UNION ALL SELECT id FROM records WHERE phone IN {p1:Array(String)}) FORMAT TSV"
+    )
+    assert statement.parameters["p1"] == keys
+
+
+@pytest.mark.parametrize("given", ["Acme", "12 High Street", "Acme 7", "2024 2025 ab"])
+def test_compile_looks_for_words_alone_when_they_are_no_key(given: str) -> None:
+    assert "user_id" not in compile_count(parse_search({"q": [given]})).sql
+
+
 def test_compile_csv_selects_every_field_and_asks_for_plain_rows() -> None:
     statement = compile_csv(parse_search({"q": ["Acme corp"], "limit": ["5"]}, download=True))
     columns = ", ".join(f"{field.csv} AS c{index}" for index, field in enumerate(FIELDS.values()))
