@@ -68,6 +68,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "evaluate-alerts": {"task": "credits.evaluate_alerts", "schedule": 60, "options": {"expire_seconds": 60}},
     "deliver-alerts": {"task": "credits.deliver_alerts", "schedule": 10, "options": {"expire_seconds": 10}},
     "sweep-ingestion": {"task": "ingestion.sweep", "schedule": 60, "options": {"expire_seconds": 60}},
+    "look-at-watched-sources": {"task": "ingestion.look", "schedule": 60, "options": {"expire_seconds": 60}},
 }
 
 # --- Metering: durations keep query deadline < hold < worker timeout -------------------------------------------------
@@ -314,6 +315,7 @@ UNFOLD: dict[str, Any] = {
                 "title": "Data",
                 "items": [
                     _nav("Ingestion jobs", "upload_file", "ingestion_ingestionjob", "ingestion.view_ingestionjob"),
+                    _nav("Watched sources", "visibility", "ingestion_watchedsource", "ingestion.view_watchedsource"),
                     _nav("Saved mappings", "schema", "ingestion_savedmapping", "ingestion.view_savedmapping"),
                 ],
             },

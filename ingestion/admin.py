@@ -10,7 +10,10 @@ from django.utils.safestring import SafeString
 
 from config.display import Tile, code, figure, labelled, moment, quiet, short_figure
 from config.read_only import ReadOnlyAdmin, ReadOnlyInline
+from ingestion.admin_watched import WatchedSourceAdmin
 from ingestion.models import DeadLetter, IngestionJob, SavedMapping
+
+__all__ = ["WatchedSourceAdmin"]
 
 REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300

@@ -4,6 +4,7 @@ import uuid
 
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 
 class IngestionJob(models.Model):
@@ -173,3 +174,50 @@ class SavedMapping(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class WatchedSource(models.Model):
+    """A folder, pattern or `s3://` prefix that is looked at every minute; what comes to lie there is loaded."""
+
+    path = models.CharField(
+        max_length=1000,
+        unique=True,
+        help_text="A folder or pattern as the workers see it (/srv/exports), or s3://bucket/prefix/.",
+    )
+    source = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        help_text="The name under which its files belong together; its saved mapping is used.",
+    )
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    looked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    error_code = models.CharField(max_length=64, blank=True, default="", editable=False)
+    error = models.TextField(blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ["path"]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class WatchedFile(models.Model):
+    """A file that was seen in a watched source: once it is taken it is left alone until it changes."""
+
+    watched = models.ForeignKey(WatchedSource, on_delete=models.CASCADE, related_name="files")
+    path = models.TextField()
+    stamp = models.CharField(max_length=200, help_text="Size with time of change, or with ETag.")
+    seen_at = models.DateTimeField(help_text="When this stamp was first seen.")
+    taken_at = models.DateTimeField(null=True, blank=True)
+    job = models.ForeignKey(
+        IngestionJob, null=True, blank=True, on_delete=models.SET_NULL, related_name="watched_files"
+    )
+
+    class Meta:
+        ordering = ["-seen_at", "path"]
+        constraints = [models.UniqueConstraint(fields=["watched", "path"], name="watched_file_once_a_source")]
+
+    def __str__(self) -> str:
+        return self.path

@@ -11,7 +11,7 @@ from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from config.celery import app
-from ingestion import queueing, working
+from ingestion import queueing, watching, working
 
 log = structlog.get_logger(__name__)
 
@@ -54,3 +54,15 @@ def sweep() -> None:
         return
     if sent:
         log.info("ingestion_sweep", sent=sent)
+
+
+@app.task(name="ingestion.look")
+def look() -> None:
+    """Gives to the workers what came to lie in watched folders and buckets."""
+    try:
+        looked = watching.look_at_all(now=timezone.now())
+    except OperationalError as error:
+        log.warning("ingestion_look_left_out", error=type(error).__name__)
+        return
+    if looked.taken:
+        log.info("ingestion_look", files=looked.files, taken=looked.taken, waiting=looked.waiting)

@@ -18,7 +18,7 @@ from config.errors import handler500
 from credits import counters, ledger, metering
 from credits.alerts import send_test
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
-from ingestion.models import IngestionJob, SavedMapping
+from ingestion.models import IngestionJob, SavedMapping, WatchedSource
 from tests.factories import make_customer, make_usage, make_verification
 from tests.operators import client_of, make_member, make_operator, make_staff
 
@@ -53,6 +53,7 @@ MODELS: dict[str, dict[str, int]] = {
     "django_celery_beat_periodictask": READ_ONLY,
     "ingestion_ingestionjob": READ_ONLY,
     "ingestion_savedmapping": READ_ONLY,
+    "ingestion_watchedsource": {**EDITED, "delete": 200},
 }
 PAGES = {f"{model}_{page}": status for model, pages in MODELS.items() for page, status in pages.items()}
 PAGES |= {"auth_user_password_change": 200, "app_list": 200, "autocomplete": 200}
@@ -112,6 +113,7 @@ def shown() -> dict[str, Any]:
             created_at=now,
             updated_at=now,
         ).pk,
+        "ingestion_watchedsource": WatchedSource.objects.create(path=f"/srv/{customer.number}").pk,
     }
 
 
