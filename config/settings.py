@@ -34,6 +34,7 @@ REDIS_CLUSTER: bool = env.bool("REDIS_CLUSTER", default=False)
 CACHE_URL: str = env.str("CACHE_URL", default="redis://127.0.0.1:6379/1")
 CLICKHOUSE_URL: str = env.str("CLICKHOUSE_URL", default="http://default:@127.0.0.1:8123/meterhouse")
 CLICKHOUSE_READER_URL: str = env.str("CLICKHOUSE_READER_URL", default="")
+CLICKHOUSE_CLUSTER: str = env.str("CLICKHOUSE_CLUSTER", default="")
 CLICKHOUSE_POOL: int = env.int("CLICKHOUSE_POOL", default=16)
 
 _redis_cache = {

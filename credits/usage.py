@@ -11,6 +11,7 @@ import structlog
 from django.db import connection
 
 from accounts.services import note_uses
+from config.clickhouse import cluster
 from config.clickhouse.client import reader, store_errors, writer
 from credits import counters, events
 from credits.events import Event
@@ -92,7 +93,12 @@ def copy_reserve_usage(*, limit: int = 1000, now: datetime) -> int:
     waiting = list(ReserveUsage.objects.filter(copied_at=None).order_by("id")[:limit])
     if waiting:
         with store_errors():
-            writer().insert("usage", [_reserve_row(row) for row in waiting], column_names=_COLUMNS)
+            writer().insert(
+                "usage",
+                [_reserve_row(row) for row in waiting],
+                column_names=_COLUMNS,
+                settings=cluster.concurrent_insert_settings(),
+            )
         note_uses({row.key_id: row.at for row in waiting})
         ReserveUsage.objects.filter(pk__in=[row.pk for row in waiting]).update(copied_at=now)
     old = ReserveUsage.objects.filter(copied_at__lt=now - RESERVE_USAGE_KEPT).values("pk")[:limit]
@@ -147,7 +153,7 @@ def _insert(requests: list[Event]) -> None:
     ]
     if rows:
         with store_errors():
-            writer().insert("usage", rows, column_names=_COLUMNS)
+            writer().insert("usage", rows, column_names=_COLUMNS, settings=cluster.concurrent_insert_settings())
 
 
 def _row(event: Event, credits_booked: int) -> tuple[Any, ...] | None:

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import OperationalError
 from clickhouse_connect.driver.httputil import get_pool_manager
 from django.conf import settings
 
+from config.clickhouse import cluster
 from config.clickhouse.connections import send_in_one_piece
 from config.errors import TemporarilyUnavailable
 
@@ -59,9 +60,11 @@ def store_errors() -> Iterator[None]:
         raise StoreUnavailable from exc
 
 
-def connect(url: str, *, read_timeout_s: int, database: str | None = None) -> Client:
+def connect(url: str, *, read_timeout_s: int, role: Role = "writer", database: str | None = None) -> Client:
     """A new client of `url` on this process's pool; `database` replaces the one in the URL."""
     options: dict[str, Any] = {} if database is None else {"database": database}
+    if on_cluster := cluster.client_settings(role, cluster.name()):
+        options["settings"] = on_cluster
     with store_errors():
         return clickhouse_connect.get_client(
             dsn=url,
@@ -109,7 +112,7 @@ def _client(role: Role) -> Client:
     if role == "writer":
         made = connect(settings.CLICKHOUSE_URL, read_timeout_s=WRITE_TIMEOUT_S)
     else:
-        made = connect(reader_url(), read_timeout_s=settings.QUERY_TIMEOUT_S + READ_GRACE_S)
+        made = connect(reader_url(), read_timeout_s=settings.QUERY_TIMEOUT_S + READ_GRACE_S, role="reader")
     with _lock:
         return _clients.setdefault(key, made)
 

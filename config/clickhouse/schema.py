@@ -4,6 +4,9 @@ A file holds statements that each end with `;` at the end of a line; a line that
 ClickHouse has no transactions over DDL, every statement must be harmless when it runs twice (IF NOT EXISTS): a migration
 that was interrupted is run again from its first statement. A file that was applied never changes: its checksum is kept in
 the table `schema_migrations` and compared every time.
+
+With CLICKHOUSE_CLUSTER the same files make the tables of a cluster (`config.clickhouse.cluster`). A checksum is that of the
+file either way; which of the two a database is shows in the engine of its `schema_migrations`, and it stays that.
 """
 
 import hashlib
@@ -16,6 +19,7 @@ from clickhouse_connect.driver.client import Client
 from django.conf import settings
 
 from config.clickhouse import client as clients
+from config.clickhouse import cluster
 from config.clickhouse.locks import advisory_lock
 from config.errors import DomainError
 
@@ -24,10 +28,12 @@ LOCK_WAIT_S = 60.0
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _DATABASE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _TABLE = """
-CREATE TABLE IF NOT EXISTS schema_migrations (
+CREATE TABLE IF NOT EXISTS schema_migrations{on} (
     number UInt32, name String, checksum String, applied_at DateTime64(3, 'UTC') DEFAULT now64(3)
-) ENGINE = MergeTree ORDER BY number
+) ENGINE = {engine} ORDER BY number
 """
+# All servers of all shards are replicas of one table: each can say what was applied.
+_REPLICATED = "ReplicatedMergeTree('/clickhouse/tables/{database}/schema_migrations', '{shard}-{replica}')"
 
 
 class SchemaConflict(DomainError):
@@ -101,11 +107,9 @@ def plan(folder: Path = MIGRATIONS) -> list[Migration]:
     migrations = read_migrations(folder)
     client = _admin_client()
     try:
-        exists = client.query(
-            "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'schema_migrations'",
-            parameters={"db": clients.database_name()},
-        ).result_rows[0][0]
-        return pending(migrations, _applied(client) if exists else {})
+        engine = _engine(client)
+        check_kind(engine, cluster.name())
+        return pending(migrations, _applied(client) if engine else {})
     finally:
         client.close()
 
@@ -116,15 +120,19 @@ def migrate(folder: Path = MIGRATIONS, *, on_applied: Callable[[Migration], None
     Raises `SchemaConflict` before anything is changed, `LockBusy`, `StoreUnavailable`.
     """
     migrations = read_migrations(folder)
+    kind = cluster.name()
     client = _admin_client()
     try:
         with advisory_lock("clickhouse-schema", wait_s=LOCK_WAIT_S), clients.store_errors():
-            client.command(f"CREATE DATABASE IF NOT EXISTS `{clients.database_name()}`")
-            client.database = clients.database_name()
-            client.command(_TABLE)
+            check_kind(_engine(client), kind)
+            for statement in opening(clients.database_name(), kind):
+                client.command(statement)
+                client.database = clients.database_name()
             waiting = pending(migrations, _applied(client))
-            for migration in waiting:
-                for statement in migration.statements:
+            # All of them first: one that a cluster cannot have is found before anything is changed.
+            prepared = [statements_of(migration, kind, clients.database_name()) for migration in waiting]
+            for migration, statements in zip(waiting, prepared, strict=True):
+                for statement in statements:
                     client.command(statement)
                 client.insert(
                     "schema_migrations",
@@ -135,6 +143,42 @@ def migrate(folder: Path = MIGRATIONS, *, on_applied: Callable[[Migration], None
             return len(waiting)
     finally:
         client.close()
+
+
+def opening(database: str, kind: str) -> tuple[str, str]:
+    """The statements that make the database and its table of migrations, on the cluster `kind` or on one server (''). Pure."""
+    on = f" ON CLUSTER `{kind}`" if kind else ""
+    engine = _REPLICATED if kind else "MergeTree"
+    return f"CREATE DATABASE IF NOT EXISTS `{database}`{on}", _TABLE.format(on=on, engine=engine)
+
+
+def statements_of(migration: Migration, kind: str, database: str) -> list[str]:
+    """What is run for a migration on the cluster `kind` or on one server (''). Pure. Raises `NotForCluster`."""
+    return [
+        statement
+        for written in migration.statements
+        for statement in cluster.rewritten(written, cluster=kind, database=database)
+    ]
+
+
+def check_kind(engine: str, kind: str) -> None:
+    """Raises `SchemaConflict` when the database's table of migrations has an `engine` of the other kind; '': none yet."""
+    if engine and engine.startswith("Replicated") != bool(kind):
+        made, wanted = ("for a cluster", "is not set") if not kind else ("for one server", f"is {kind}")
+        raise SchemaConflict(
+            f"The database {clients.database_name()} was made {made}, and CLICKHOUSE_CLUSTER {wanted}. Its tables stay what "
+            "they are: set CLICKHOUSE_CLUSTER as it was, or name another database in CLICKHOUSE_URL and load it."
+        )
+
+
+def _engine(client: Client) -> str:
+    """The engine of the table of migrations, '' when there is none."""
+    with clients.store_errors():
+        rows = client.query(
+            "SELECT engine FROM system.tables WHERE database = {db:String} AND name = 'schema_migrations'",
+            parameters={"db": clients.database_name()},
+        ).result_rows
+    return str(rows[0][0]) if rows else ""
 
 
 def _admin_client() -> Client:

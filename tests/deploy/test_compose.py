@@ -11,7 +11,7 @@ from tests.deploy.composed import ROOT, compose, example, filled, made, ours, se
 # What the programs themselves read from the environment, beside the product's settings.
 PROGRAMS = {
     "PROMETHEUS_MULTIPROC_DIR", "GRANIAN_WORKERS", "GRANIAN_BLOCKING_THREADS", "TMPDIR",
-    "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION",
     "SPARK_MASTER_HOST", "SPARK_WORKER_DIR", "SPARK_LOCAL_DIRS", "SPARK_DAEMON_MEMORY", "SPARK_DAEMON_JAVA_OPTS",
     "SPARK_MASTER",
 }  # fmt: skip
@@ -28,6 +28,12 @@ def test_every_process_and_store_has_a_service() -> None:
     processes = {line.split(":")[0] for line in (ROOT / "Procfile").read_text().splitlines()}
     assert processes <= set(services())
     assert set(services()) >= FROM_ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["drain", "worker", "ingestion", "beat"])
+def test_a_process_is_started_as_the_procfile_does(name: str) -> None:
+    lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
+    assert services()[name]["command"] == ["python", *lines[name].split()[1:]]
 
 
 @pytest.mark.parametrize(("name", "service"), every(services()))
