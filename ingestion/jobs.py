@@ -1,39 +1,38 @@
 """Ingestion jobs: look at a file, load it chunk by chunk with a checkpoint after each, stop and go on."""
 
 import os
-import resource
-import sys
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
 from config.clickhouse.locks import LockBusy, try_lock, unlock
 from ingestion import engines, events
-from ingestion.engines import EngineFailed, LoadableChunk, Work
-from ingestion.formats.batches import EmptyFile, FileChanged, RefusedFile, Reject, holds_json
+from ingestion.checkpoints import announce, checkpoint, peak_memory_bytes
+from ingestion.engines import EngineFailed, Work
+from ingestion.formats.batches import EmptyFile, FileChanged, RefusedFile, holds_json
 from ingestion.formats.detect import DetectedFormat, detect
+from ingestion.formats.disk import DiskFull
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.formats.sql_dump import sql_tables
-from ingestion.loader import Loaded
 from ingestion.mapping import KNOWN_HEADER, Mapping, infer
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import DeadLetter, IngestionJob
+from ingestion.outages import LockLost, Patience, StopAsked, StoreFull, trouble_told
 from ingestion.table_choice import ScoredTable, UnknownTable, chosen, scored
 
 CHUNK_ROWS = 250_000
 SAMPLE_ROWS = 2_000
-DEAD_LETTER_BATCH = 2_000
-
 JOBS_LOOKED_AT = 20
 _ENDED = (IngestionJob.State.DONE, IngestionJob.State.NEEDS_REVIEW)
 _UNFINISHED = (IngestionJob.State.RUNNING, IngestionJob.State.STOPPED, IngestionJob.State.FAILED)
@@ -207,8 +206,10 @@ def run(
     job = _resume(inspection, source=source, engine=engine)
     if job is None:
         job = _begin(inspection, source=source, engine=engine, chunk_rows=chunk_rows)
-    work_on(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
-    unlock(job_lock(job))
+    try:
+        work_on(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
+    finally:
+        give_back(job)
     return job
 
 
@@ -223,15 +224,14 @@ def work_on(
     try:
         on_progress(job)
         _load(job, path, on_progress=on_progress, should_stop=should_stop)
-    except (StoreUnavailable, LockBusy, EngineFailed) as exc:
+    except (StoreUnavailable, StoreFull, DiskFull, StopAsked, LockBusy, EngineFailed) as exc:
         finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
-    except (OperationalError, InterfaceError):
+    except (OperationalError, InterfaceError, LockLost):
         # Postgres went away, and the job's lock with it: the job stays as its last checkpoint left it.
         raise
     except BaseException as exc:
         reason = f"{type(exc).__name__}: {exc}"[:1000].replace("\x00", "")
         finish(job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=reason)
-        unlock(job_lock(job))
         raise
 
 
@@ -299,25 +299,29 @@ def take_up(job: IngestionJob) -> None:
 
 
 def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
+    def is_to_stop() -> bool:
+        return should_stop() or is_cancelled(job)
+
     begun = time.monotonic()
-    run = engines.begin(job.engine, _work(job, path))
+    patience = Patience(job, lock=job_lock(job), on_progress=on_progress, is_to_stop=is_to_stop)
+    work = _work(job, path)
+    run = patience.until_done(lambda: engines.begin(job.engine, work))
     stream = run.chunks()
     try:
-        while not should_stop():
-            if is_cancelled(job):
-                finish(job, IngestionJob.State.CANCELLED)
-                return
-            chunk = next(stream, None)
+        while not is_to_stop():
+            with trouble_told():
+                chunk = next(stream, None)
             if chunk is None:
                 finish(job, _verdict(job))
                 return
-            at = _announce(job)
-            loading = time.monotonic()
-            loaded = run.load(chunk, at=at)
-            chunk.seconds["load"] = time.monotonic() - loading
-            job.busy_seconds += time.monotonic() - begun
+            at = announce(job)
+            waited_s, loading = patience.waited_s, time.monotonic()
+            loaded = patience.until_done(partial(run.load, chunk, at=at))
+            waited_s = patience.waited_s - waited_s
+            chunk.seconds["load"] = time.monotonic() - loading - waited_s
+            job.busy_seconds += time.monotonic() - begun - waited_s
             begun = time.monotonic()
-            _checkpoint(job, chunk, loaded)
+            checkpoint(job, chunk, loaded, lock=job_lock(job))
             on_progress(job)
         finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
@@ -348,60 +352,17 @@ def is_cancelled(job: IngestionJob) -> bool:
     return IngestionJob.objects.filter(pk=job.pk, cancel_requested_at__isnull=False).exists()
 
 
-def _announce(job: IngestionJob) -> datetime:
-    """The next chunk's `ingested_at`, written down before its rows: by it a second attempt knows the rows of the first."""
-    if job.chunk_at is not None:
-        return job.chunk_at
-    now = timezone.now()
-    now -= timedelta(microseconds=now.microsecond % 1000)
-    job.chunk_at = now
-    job.save(update_fields=["chunk_at"])
-    return now
-
-
-def _checkpoint(job: IngestionJob, chunk: LoadableChunk, loaded: Loaded) -> None:
-    """Counts, dead letters and the place to go on from, all in one transaction."""
-    job.rows_read += chunk.rows_read
-    job.rows_loaded += loaded.loaded
-    job.rows_duplicate += loaded.duplicate
-    job.rows_rejected += len(chunk.rejects)
-    job.bytes_read += chunk.bytes_read
-    job.chunks_done, job.goes_on_at, job.chunk_at = chunk.number + 1, chunk.goes_on_at, None
-    job.attempts = 0
-    for stage, seconds in chunk.seconds.items():
-        job.stage_seconds[stage] = round(job.stage_seconds.get(stage, 0.0) + seconds, 3)
-    job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
-    with transaction.atomic():
-        DeadLetter.objects.bulk_create(_letters(job, chunk.rejects), batch_size=DEAD_LETTER_BATCH)
-        job.save(
-            update_fields=[
-                "rows_read", "rows_loaded", "rows_duplicate", "rows_rejected", "bytes_read", "chunks_done", "goes_on_at",
-                "chunk_at", "attempts", "stage_seconds", "busy_seconds", "peak_memory_bytes",
-            ]
-        )  # fmt: skip
-    # Two chunks of one job never share an ingested_at: by it a repeated attempt knows its own rows.
-    time.sleep(0.001)
-
-
-def _letters(job: IngestionJob, rejects: list[Reject]) -> list[DeadLetter]:
-    now = timezone.now()
-    return [
-        DeadLetter(
-            job=job,
-            row=reject.row,
-            column=reject.column[:200],
-            reason=reject.reason,
-            message=reject.message.replace("\x00", ""),
-            raw=reject.raw,
-            created_at=now,
-        )
-        for reject in rejects
-    ]
-
-
 def _verdict(job: IngestionJob) -> str:
     over = job.reject_share > settings.REJECT_THRESHOLD
     return IngestionJob.State.NEEDS_REVIEW if over else IngestionJob.State.DONE
+
+
+def give_back(job: IngestionJob) -> None:
+    """Lets go of the job's lock, also where the connection that held it is broken."""
+    try:
+        unlock(job_lock(job))
+    except (OperationalError, InterfaceError):
+        connection.close()  # it is lost, and the lock with it
 
 
 def finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = "") -> None:
@@ -410,7 +371,7 @@ def finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = 
         state = IngestionJob.State.CANCELLED
     job.state, job.error_code, job.error = state, error_code, error
     job.finished_at = timezone.now()
-    job.peak_memory_bytes = max(job.peak_memory_bytes, _peak_memory_bytes())
+    job.peak_memory_bytes = max(job.peak_memory_bytes, peak_memory_bytes())
     job.save(update_fields=["state", "error_code", "error", "finished_at", "peak_memory_bytes"])
     events.note(job, job.get_state_display(), error)
 
@@ -418,8 +379,3 @@ def finish(job: IngestionJob, state: str, *, error_code: str = "", error: str = 
 def job_lock(job: IngestionJob) -> str:
     """The lock that whoever works on the job holds."""
     return f"ingestion-job-{job.id}"
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

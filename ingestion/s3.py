@@ -24,7 +24,8 @@ from django.conf import settings
 from urllib3.exceptions import HTTPError
 
 from ingestion.formats.batches import FileChanged
-from ingestion.formats.whole_files import DiskFull, TooLarge
+from ingestion.formats.disk import DiskFull
+from ingestion.formats.whole_files import TooLarge
 from ingestion.s3_errors import InvalidUrl, NoSuchKey, SourceAway, Stopped, told
 from ingestion.temporary import own_folder
 

@@ -1,6 +1,9 @@
 """What workers do for ingestion: jobs on the queue `ingestion`, and the sweep of CELERY_BEAT_SCHEDULE."""
 
 import mmap
+import multiprocessing
+import multiprocessing.process
+import os
 import time
 import uuid
 from typing import Any
@@ -12,6 +15,7 @@ from django.utils import timezone
 
 from config.celery import app
 from ingestion import queueing, watching, working
+from ingestion.outages import LockLost
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +38,11 @@ def leave_after_the_chunk(**_arguments: Any) -> None:
 @app.task(name=queueing.TASK, queue=queueing.QUEUE, soft_time_limit=SOFT_LIMIT_S, time_limit=LIMIT_S)
 def carry_out(job_id: str) -> None:
     """Works on one job; what stops in the middle is taken up where it was."""
+    _may_have_children()
     ends_at = time.monotonic() + TURN_S
     try:
         job = working.carry_out(uuid.UUID(job_id), should_stop=lambda: bool(_leaving[0]) or time.monotonic() > ends_at)
-    except (OperationalError, InterfaceError) as error:
+    except (OperationalError, InterfaceError, LockLost) as error:
         log.warning("ingestion_job_left", job=job_id, error=type(error).__name__, reason=str(error)[:300])
         return
     if job is not None:
@@ -66,3 +71,10 @@ def look() -> None:
         return
     if looked.taken:
         log.info("ingestion_look", files=looked.files, taken=looked.taken, waiting=looked.waiting)
+
+
+def _may_have_children() -> None:
+    """The worker's processes are daemons, which `multiprocessing` denies processes of their own: an engine may need some."""
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
+    config["daemon"] = False
+    config["authkey"] = multiprocessing.process.AuthenticationString(os.urandom(32))  # type: ignore[attr-defined]

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from config.clickhouse.locks import try_lock, unlock
+from config.clickhouse.locks import try_lock
 from config.errors import DomainError
 from ingestion import engines, jobs, queueing, reports
 from ingestion.discovery import local_file, origin_of, place_of, speaking_of
+from ingestion.formats.disk import DiskFull
 from ingestion.jobs import Inspection, job_lock
 from ingestion.models import IngestionJob
 from ingestion.s3_errors import SourceAway, Stopped
@@ -34,10 +34,7 @@ def carry_out(job_id: uuid.UUID, *, should_stop: Callable[[], bool] = lambda: Fa
             return None
         _carry_out(job, should_stop=should_stop)
     finally:
-        try:
-            unlock(job_lock(job))
-        except (OperationalError, InterfaceError):
-            connection.close()  # it is lost, and the lock with it
+        jobs.give_back(job)
     if job.state == _State.QUEUED:
         queueing.send(job)
     return job
@@ -66,7 +63,7 @@ def _carry_out(job: IngestionJob, *, should_stop: Callable[[], bool]) -> None:
             queueing.queue_again(job, now=timezone.now())
             return
         except DomainError as exc:
-            state = _State.STOPPED if job.sha256 or isinstance(exc, SourceAway) else _State.REFUSED
+            state = _State.STOPPED if job.sha256 or isinstance(exc, SourceAway | DiskFull) else _State.REFUSED
             jobs.finish(job, state, error_code=exc.code, error=exc.message)
             return
         _load(job, found, should_stop=should_stop)

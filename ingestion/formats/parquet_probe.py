@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ingestion.formats.batches import RefusedFile
+from ingestion.formats.disk import DiskFull
 from ingestion.formats.whole_files import BrokenFile
 
 MEMORY_BYTES_MAX = 6 * 1024**3
@@ -42,7 +43,7 @@ def _read(path: Path) -> None:
     try:
         for _ in ParquetReader(path):
             pass
-    except RefusedFile:
+    except (RefusedFile, DiskFull):
         return  # the parent meets it, too, and says so
 
 

@@ -1,6 +1,5 @@
 """Files that are read from their end or in several places: an unpacked copy stands in for a compressed one while it is read."""
 
-import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import IO
 
 from ingestion.formats.batches import RefusedFile
 from ingestion.formats.compression import compression_of, open_binary, open_content
+from ingestion.formats.disk import disk_errors
 
 
 class BrokenFile(RefusedFile):
@@ -24,12 +24,6 @@ class TooLarge(RefusedFile):
     code = "TOO_LARGE"
 
 
-class DiskFull(RefusedFile):
-    """There is no room for a copy that has to be made."""
-
-    code = "DISK_FULL"
-
-
 @contextmanager
 def open_whole(path: Path) -> Iterator[IO[bytes]]:
     """The content of a file in a form that can be read anywhere; a copy that had to be made goes when it is closed."""
@@ -38,14 +32,7 @@ def open_whole(path: Path) -> Iterator[IO[bytes]]:
             yield file
         return
     with tempfile.TemporaryFile(prefix="ingest-") as copy:
-        try:
-            with open_content(path) as content:
-                shutil.copyfileobj(content, copy, 1 << 20)
-        except OSError as exc:
-            if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise DiskFull(
-                f"{path} must be unpacked to be read, and {tempfile.gettempdir()} has no room for it. Make room, or set TMPDIR."
-            ) from exc
+        with open_content(path) as content, disk_errors():
+            shutil.copyfileobj(content, copy, 1 << 20)
         copy.seek(0)
         yield copy

@@ -20,7 +20,8 @@ from embedded import ports
 from ingestion import s3, temporary, working
 from ingestion.discovery import discover
 from ingestion.formats.batches import FileChanged
-from ingestion.formats.whole_files import DiskFull, TooLarge
+from ingestion.formats.disk import DiskFull
+from ingestion.formats.whole_files import TooLarge
 from ingestion.generator import write
 from ingestion.models import IngestionJob
 from ingestion.queueing import enqueue, resume

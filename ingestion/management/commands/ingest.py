@@ -13,6 +13,7 @@ from types import FrameType
 from typing import IO, Any, cast
 
 from clickhouse_connect.driver.exceptions import DatabaseError
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError as DjangoDatabaseError
 from django.utils import timezone
@@ -33,8 +34,11 @@ from ingestion import jobs, reports
 from ingestion.discovery import Place, discover, local_file, origin_of
 from ingestion.engines import ENGINES
 from ingestion.formats.detect import FORMATS
+from ingestion.formats.disk import DiskFull
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import IngestionJob
+from ingestion.outages import LockLost
+from ingestion.progress import state_text
 from ingestion.queueing import enqueue
 from ingestion.s3_errors import SourceAway
 from ingestion.saved_mappings import find_mapping, save_mapping
@@ -68,12 +72,31 @@ exit codes (of several files the highest):
   0  done          every row is loaded, a duplicate or, below the threshold, rejected
   1  needs review  the rejected rows passed REJECT_THRESHOLD (0.1 %); see the dead letters in the admin
   2  refused       no such path, no permission, empty, broken archive, unknown format, nothing to map; nothing was loaded
-  3  stopped       interrupted, or a store went away; the same command goes on where it stopped
+  3  stopped       interrupted, a store went away for longer than INGEST_STORE_WAIT_S, a disk is full;
+                   the same command goes on where it stopped
 """
 
 
 def _refused(place: Place, state: str, error: DomainError) -> dict[str, Any]:
     return {"path": str(place), "state": state, "error": {"code": error.code, "message": error.message}}
+
+
+class _Waits:
+    """Says once when a job begins to wait for its store, and once when that is over."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._waits = console, False
+
+    def tell(self, job: IngestionJob) -> None:
+        if self._waits == (job.waiting_since is not None):
+            return
+        self._waits = job.waiting_since is not None
+        if self._waits:
+            most = settings.INGEST_STORE_WAIT_S
+            line = f"{job.source_file}: {state_text(job)}, for {most:,} s at most; goes on by itself when it is back."
+        else:
+            line = f"{job.source_file}: the store is back; the job goes on."
+        self._console.print(line, markup=False)
 
 
 class Command(BaseCommand):
@@ -245,8 +268,9 @@ class Command(BaseCommand):
                 self.errors.print(f"{exc.code}: {exc.message} Run the same command to go on.", markup=False)
                 break
             except DomainError as exc:
-                code = max(code, REFUSED)
-                answers.append(_refused(place, "refused", exc))
+                resumable = isinstance(exc, DiskFull | LockLost)
+                code = max(code, RESUMABLE if resumable else REFUSED)
+                answers.append(_refused(place, "stopped" if resumable else "refused", exc))
                 where = "" if str(place) in exc.message else f"{place}: "
                 self.errors.print(f"{exc.code}: {where}{exc.message}", markup=False)
                 continue
@@ -256,7 +280,10 @@ class Command(BaseCommand):
                 answers.append(
                     {"path": str(place), "state": "failed", "error": {"code": "STORE_ERROR", "message": message}}
                 )
-                self.errors.print(f"STORE_ERROR: A database refused a statement or went away: {message}", markup=False)
+                self.errors.print(
+                    f"STORE_ERROR: A database refused a statement or went away: {message}. Run the same command again.",
+                    markup=False,
+                )
                 break
             code = max(code, _CODES[IngestionJob.State(job.state)])
             answers.append({**reports.job_as_json(job), **reports.tables_as_json(found)})
@@ -336,8 +363,16 @@ class Command(BaseCommand):
             self.console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
 
     def _run(self, found: jobs.Inspection, *, source: str, engine: str, chunk_rows: int) -> IngestionJob:
+        waits = _Waits(self.errors)
         if self.as_json:
-            return jobs.run(found, source=source, engine=engine, chunk_rows=chunk_rows, should_stop=lambda: self.stop)
+            return jobs.run(
+                found,
+                source=source,
+                engine=engine,
+                chunk_rows=chunk_rows,
+                on_progress=waits.tell,
+                should_stop=lambda: self.stop,
+            )
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -348,11 +383,16 @@ class Command(BaseCommand):
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
             task: TaskID = bar.add_task(found.name, total=found.fingerprint.content_bytes, rows=0)
+
+            def show(job: IngestionJob) -> None:
+                bar.update(task, completed=job.bytes_read, rows=job.rows_read)
+                waits.tell(job)
+
             return jobs.run(
                 found,
                 source=source,
                 engine=engine,
                 chunk_rows=chunk_rows,
-                on_progress=lambda job: bar.update(task, completed=job.bytes_read, rows=job.rows_read),
+                on_progress=show,
                 should_stop=lambda: self.stop,
             )
