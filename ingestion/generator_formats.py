@@ -4,8 +4,13 @@ A broken row is what its format can break: a line or an element that stops in th
 thing, a row of which nothing but the score is left.
 """
 
+import shutil
+import sqlite3
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
 from typing import IO
 
 import polars as pl
@@ -165,6 +170,22 @@ def write_sqlite_dump(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks)
     file.write(b"COMMIT;\n")
 
 
+def write_sqlite(file: IO[bytes], columns: tuple[str, ...], blocks: Blocks) -> None:
+    """A database of one table, made in the folder for temporary files."""
+    defined = ", ".join(f"{name} {'INTEGER' if name == NUMERIC else 'TEXT'}" for name in columns)
+    with tempfile.TemporaryDirectory(prefix="generated-") as folder:
+        path = Path(folder) / "content"
+        with closing(sqlite3.connect(path)) as database:
+            database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;")
+            database.execute(f"CREATE TABLE {TABLE} ({defined})")
+            for frame, broken in blocks:
+                places = ", ".join("?" * len(columns))
+                database.executemany(f"INSERT INTO {TABLE} VALUES ({places})", _emptied(frame, broken).iter_rows())
+            database.commit()
+        with path.open("rb") as content:
+            shutil.copyfileobj(content, file, 1 << 20)
+
+
 Writer = Callable[[IO[bytes], tuple[str, ...], Blocks], None]
 WRITERS: dict[str, Writer] = {
     "csv": write_csv,
@@ -177,6 +198,7 @@ WRITERS: dict[str, Writer] = {
     "mysql": write_mysql,
     "pgsql": write_pgsql,
     "sqlite-dump": write_sqlite_dump,
+    "sqlite": write_sqlite,
 }
 FORMATS = tuple(WRITERS)
 

@@ -25,6 +25,7 @@ from ingestion.formats.detect import DetectedFormat, detect
 from ingestion.formats.disk import DiskFull
 from ingestion.formats.encoding import Fingerprint, fingerprint
 from ingestion.formats.sql_dump import sql_tables
+from ingestion.formats.sqlite_rows import sqlite_tables
 from ingestion.mapping import KNOWN_HEADER, Mapping, infer
 from ingestion.mapping_documents import MappingDocument
 from ingestion.models import DeadLetter, IngestionJob
@@ -51,7 +52,7 @@ class Inspection:
     mapping_name: str = ""
     retry_of: IngestionJob | None = None
     origin: str = ""  # where `path` is a copy of, when it is one
-    tables: tuple[ScoredTable, ...] = ()  # of an SQL dump, the best first; `detected` says which is read
+    tables: tuple[ScoredTable, ...] = ()  # of a dump or database, the best first; `detected` says which is read
 
     @property
     def shown(self) -> str:
@@ -91,6 +92,9 @@ def inspect(
         tables = scored(sql_tables(path, encoding=detected.encoding, dialect=detected.sql))
         sql = replace(detected.sql, table=chosen(tables, wanted=table, path=str(path)).name)
         detected = replace(detected, sql=sql)
+    elif detected.format == "sqlite":
+        tables = scored(sqlite_tables(path))
+        detected = replace(detected, choice=chosen(tables, wanted=table, path=str(path)).name)
     elif table:
         raise UnknownTable(f"{path} is {detected.format}, which has no tables. Leave --table out.")
     name, found = _mapped(path, detected, mapping)

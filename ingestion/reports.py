@@ -63,7 +63,7 @@ def mapping_as_json(found: Inspection) -> dict[str, Any]:
 
 def tables_line(found: Inspection) -> str:
     """Which table of a dump is read, and which others there are."""
-    read = found.detected.sql.table if found.detected.sql else ""
+    read = found.detected.table
     others = [table for table in found.tables if table.name != read]
     return f"Of {len(found.tables)} tables {read} is read" + (
         f"; --table chooses another: {listed(others)}." if others else "."
@@ -75,7 +75,7 @@ def tables_as_json(found: Inspection) -> dict[str, Any]:
     if not found.tables:
         return {}
     return {
-        "table": found.detected.sql.table if found.detected.sql else "",
+        "table": found.detected.table,
         "tables": [asdict(table) for table in found.tables],
     }
 

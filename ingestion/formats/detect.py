@@ -16,20 +16,21 @@ from ingestion.formats.json_wrapper import Wrapped, find_records
 from ingestion.formats.parquet_probe import probe
 from ingestion.formats.parquet_rows import ParquetReader
 from ingestion.formats.sql_dump import SqlDialect, SqlReader, looks_like_sql, sql_dialect
+from ingestion.formats.sqlite_rows import MAGIC as SQLITE_MAGIC
+from ingestion.formats.sqlite_rows import SqliteReader
 from ingestion.formats.xml_guard import declared_encoding
 from ingestion.formats.xml_record import SAMPLE_BYTES as XML_SAMPLE_BYTES
 from ingestion.formats.xml_record import find_record
 from ingestion.formats.xml_rows import XmlReader
 
-FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet", "xlsx", "xls", "sql")
+FORMATS = ("csv", "tsv", "json", "jsonl", "xml", "parquet", "xlsx", "xls", "sql", "sqlite")
 SAMPLE_BYTES = 128 * 1024
 _OLE = b"\xd0\xcf\x11\xe0"
-_TABLES = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04", "xls": _OLE}
+_TABLES = {"parquet": b"PAR1", "xlsx": b"PK\x03\x04", "xls": _OLE, "sqlite": SQLITE_MAGIC}
 _BINARY = (
     (b"PK\x03\x04", "an Excel workbook or another Office document"),
     (b"PAR1", "a Parquet file"),
     (b"PARE", "an encrypted Parquet file"),
-    (b"SQLite format 3\x00", "a SQLite database"),
     (_OLE, "an old Excel workbook"),
     (b"%PDF", "a PDF document"),
 )
@@ -44,10 +45,19 @@ class DetectedFormat:
     encoding: str
     dialect: Dialect | None = None
     compression: str | None = None  # as the file was found; its reader looks again
-    choice: str = ""  # what of the file is read: the path of XML's repeating element, a workbook's sheet
+    choice: str = (
+        ""  # what of the file is read: the path of XML's repeating element, a workbook's sheet, a database's table
+    )
     header: int = 0  # which of the sheet's filled rows is its header
     records: Wrapped | None = None  # where a JSON document keeps its records, when they are not the document itself
     sql: SqlDialect | None = None
+
+    @property
+    def table(self) -> str:
+        """Which table is read of what has several, else ""."""
+        if self.sql is not None:
+            return self.sql.table
+        return self.choice if self.format == "sqlite" else ""
 
     def reader(self, path: Path) -> Reader:
         if self.dialect is not None:
@@ -56,6 +66,8 @@ class DetectedFormat:
             return ParquetReader(path)
         if self.format in ("xlsx", "xls"):
             return ExcelReader(path, sheet=ChosenSheet(self.choice, self.header))
+        if self.format == "sqlite":
+            return SqliteReader(path, table=self.choice)
         if self.format == "xml":
             return XmlReader(path, encoding=self.encoding, record=self.choice)
         if self.sql is not None:
@@ -108,6 +120,7 @@ def detect(
         found = DetectedFormat(table, "binary", compression=compression)
         if table == "parquet":
             probe(path)
+        if table in ("parquet", "sqlite"):
             return found
         chosen_sheet = choose_sheet(path, known_header=known_header, wanted=sheet)
         return replace(found, choice=chosen_sheet.name, header=chosen_sheet.header)

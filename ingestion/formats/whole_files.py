@@ -10,6 +10,7 @@ from typing import IO
 from ingestion.formats.batches import RefusedFile
 from ingestion.formats.compression import compression_of, open_binary, open_content
 from ingestion.formats.disk import disk_errors
+from ingestion.temporary import own_folder
 
 
 class BrokenFile(RefusedFile):
@@ -32,7 +33,24 @@ def open_whole(path: Path) -> Iterator[IO[bytes]]:
             yield file
         return
     with tempfile.TemporaryFile(prefix="ingest-") as copy:
-        with open_content(path) as content, disk_errors():
-            shutil.copyfileobj(content, copy, 1 << 20)
+        _unpack(path, copy)
         copy.seek(0)
         yield copy
+
+
+@contextmanager
+def whole_path(path: Path) -> Iterator[Path]:
+    """As `open_whole`, for what opens a file by its name."""
+    if compression_of(path) is None:
+        open_binary(path).close()
+        yield path
+        return
+    with own_folder("") as folder:
+        with (folder / "content").open("xb") as copy:
+            _unpack(path, copy)
+        yield folder / "content"
+
+
+def _unpack(path: Path, copy: IO[bytes]) -> None:
+    with open_content(path) as content, disk_errors():
+        shutil.copyfileobj(content, copy, 1 << 20)

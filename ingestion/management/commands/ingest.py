@@ -100,7 +100,7 @@ class _Waits:
 
 
 class Command(BaseCommand):
-    help = "Loads CSV, JSON, XML, Parquet, Excel and SQL dumps: maps, cleans, removes duplicates, counts every row."
+    help = "Loads CSV, JSON, XML, Parquet, Excel, SQL dumps and SQLite: maps, cleans, removes duplicates, counts every row."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs.setdefault("epilog", _EPILOG)
@@ -122,7 +122,7 @@ class Command(BaseCommand):
             "--table",
             default="",
             metavar="NAME",
-            help="the table of an SQL dump to load; the one that fits best unless given",
+            help="the table of an SQL dump or SQLite database to load; the one that fits best unless given",
         )
         parser.add_argument(
             "--source", default="", metavar="NAME", help="the name under which files of one origin belong together"
