@@ -245,5 +245,6 @@ def _repeated(value: Any, kind: Any, rows: int) -> Any:
 def _fingerprint(ids: Any) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for part in ids.chunks:
-        digest.update(b"".join(part.to_pylist()))
+        plain = getattr(part, "storage", part)
+        digest.update(plain.buffers()[1][16 * plain.offset : 16 * (plain.offset + len(plain))])
     return digest.hexdigest()

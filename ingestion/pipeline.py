@@ -13,8 +13,9 @@ from ingestion.cleansing import CLEAN_SCHEMA, normalise
 from ingestion.formats.batches import Batch, Reader, Reject
 from ingestion.mapping import Mapping
 
-QUEUE_CHUNKS = 1
-# Where rows are wide or bad, a chunk ends before its rows are full: three of them are in memory at once.
+# In memory at once: the one that is being loaded and the one that is being made meanwhile.
+CHUNKS_AT_ONCE = 2
+# Where rows are wide or bad, a chunk ends before its rows are full.
 CHUNK_REJECTS = 50_000
 # Counted as text: a row group says in a few bytes what fills the memory.
 CHUNK_BYTES = 48 * 1024 * 1024
@@ -41,17 +42,21 @@ def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> G
 
     The same file, mapping and `chunk_rows` always give the same chunks. Reading runs one chunk ahead of the consumer.
     """
-    handed: queue.Queue[Chunk | BaseException | None] = queue.Queue(QUEUE_CHUNKS)
+    handed: queue.SimpleQueue[Chunk | BaseException | None] = queue.SimpleQueue()
+    room = threading.Semaphore(CHUNKS_AT_ONCE)
     stop = threading.Event()
 
     def work() -> None:
         try:
-            for chunk in _chunks(reader, mapping, chunk_rows=chunk_rows, skip=skip):
-                if not _put(handed, chunk, stop):
+            made = _chunks(reader, mapping, chunk_rows=chunk_rows, skip=skip)
+            while _wait(room, stop):
+                chunk = next(made, None)
+                handed.put(chunk)
+                if chunk is None:
                     return
-            _put(handed, None, stop)
+                del chunk  # the consumer alone decides how long it stays in memory
         except BaseException as exc:  # noqa: BLE001 - handed over to the consumer, which raises it
-            _put(handed, exc, stop)
+            handed.put(exc)
 
     thread = threading.Thread(target=work, name="ingest-reader", daemon=True)
     thread.start()
@@ -60,20 +65,18 @@ def chunks(reader: Reader, mapping: Mapping, *, chunk_rows: int, skip: int) -> G
             if isinstance(item, BaseException):
                 raise item
             yield item
+            del item
+            room.release()
     finally:
         stop.set()
         thread.join()
 
 
-def _put(
-    handed: "queue.Queue[Chunk | BaseException | None]", item: Chunk | BaseException | None, stop: threading.Event
-) -> bool:
+def _wait(room: threading.Semaphore, stop: threading.Event) -> bool:
+    """Waits until one more chunk may be made; False when none is wanted any more."""
     while not stop.is_set():
-        try:
-            handed.put(item, timeout=0.2)
-        except queue.Full:
-            continue
-        return True
+        if room.acquire(timeout=0.2):
+            return True
     return False
 
 

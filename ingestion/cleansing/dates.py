@@ -23,7 +23,8 @@ def parse_dates(given: pl.Series, *, day_first: bool) -> pl.Series:
     if missed.any():
         rest = given.filter(missed)
         days = days.scatter(missed.arg_true(), _other_forms(rest, day_first=day_first))
-    return days.set(~days.is_between(EARLIEST, LATEST), None)
+    outside = ~days.is_between(EARLIEST, LATEST)
+    return days.set(outside, None) if outside.any() else days
 
 
 def _other_forms(given: pl.Series, *, day_first: bool) -> pl.Series:

@@ -36,7 +36,7 @@ def canonical_json(columns: Mapping[str, tuple[pl.Series, bool]], rows: int) -> 
 
 def _escaped(values: pl.Series) -> pl.Series:
     """Quotes and backslashes escaped. Control characters need nothing: tidied text has none."""
-    for character in ("\\", '"'):
-        if values.str.contains(character, literal=True).any():
+    if values.str.contains(r'["\\]').any():
+        for character in ("\\", '"'):
             values = values.str.replace_all(character, "\\" + character, literal=True)
     return values

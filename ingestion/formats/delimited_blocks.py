@@ -25,10 +25,14 @@ class BrokenRecord(Exception):
 
 @dataclass(frozen=True)
 class Scan:
-    """`end`: bytes up to the end of the last whole record; `clean`: the block up to there may go to the fast parser."""
+    """`end`: bytes up to the end of the last whole record; `clean`: the block up to there may go to the fast parser.
+
+    `quoted_breaks`: a field may hold a line break.
+    """
 
     end: int
     clean: bool
+    quoted_breaks: bool = False
 
 
 def scan(block: bytes, *, delimiter: bytes, quote: bytes, final: bool) -> Scan:
@@ -44,10 +48,15 @@ def scan(block: bytes, *, delimiter: bytes, quote: bytes, final: bool) -> Scan:
     if not _quotes_are_regular(data, quotes, delimiter[0], final=final):
         return Scan(0, clean=False)
     if final:
-        return Scan(len(block), clean=len(quotes) % 2 == 0)
+        return Scan(len(block), clean=len(quotes) % 2 == 0, quoted_breaks=True)
     breaks = _line_breaks(data)
-    outside = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
-    return Scan(int(outside[-1]) + 1 if len(outside) else 0, clean=True)
+    # A break is inside of quotes when an odd number of them came before.
+    before = np.searchsorted(breaks, quotes)
+    inside = np.cumsum(np.bincount(before, minlength=len(breaks) + 1))[: len(breaks)] % 2 == 1
+    if not inside.any():
+        return Scan(int(breaks[-1]) + 1 if len(breaks) else 0, clean=True)
+    outside = breaks[~inside]
+    return Scan(int(outside[-1]) + 1 if len(outside) else 0, clean=True, quoted_breaks=True)
 
 
 def record_spans(block: bytes, *, quote: bytes) -> npt.NDArray[np.int64]:
@@ -73,8 +82,9 @@ def last_line_end(block: bytes) -> int:
 def _line_breaks(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Positions of LF, and of each CR that no LF follows (nor the end of the block, where an LF may yet come)."""
     breaks = data == _LF
-    returns = np.flatnonzero(data == _CR)
-    if len(returns):
+    is_return = data == _CR
+    if is_return.any():
+        returns = np.flatnonzero(is_return)
         returns = returns[returns < len(data) - 1]
         lone = returns[data[returns + 1] != _LF]
         breaks[lone] = True

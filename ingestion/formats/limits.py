@@ -1,6 +1,6 @@
 """What a file can force on us at most: sizes in bytes, counts of columns and levels."""
 
-BLOCK_BYTES = 8 * 1024 * 1024
+BLOCK_BYTES = 4 * 1024 * 1024
 BATCH_ROWS_MAX = 100_000
 BATCH_CELLS_MAX = 5_000_000
 ROW_BYTES_MAX = 1024 * 1024
