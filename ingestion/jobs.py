@@ -327,6 +327,7 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
             begun = time.monotonic()
             checkpoint(job, chunk, loaded, lock=job_lock(job))
             on_progress(job)
+            del chunk  # else it stays in memory while the next but one is made
         finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
         stream.close()
