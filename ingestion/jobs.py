@@ -3,7 +3,8 @@
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -211,7 +212,7 @@ def run(
     if job is None:
         job = _begin(inspection, source=source, engine=engine, chunk_rows=chunk_rows)
     try:
-        work_on(job, inspection.path, on_progress=on_progress, should_stop=should_stop)
+        work_on(job, inspection, on_progress=on_progress, should_stop=should_stop)
     finally:
         give_back(job)
     return job
@@ -219,7 +220,7 @@ def run(
 
 def work_on(
     job: IngestionJob,
-    path: Path,
+    inspection: Inspection,
     *,
     on_progress: Progress = lambda job: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -227,12 +228,15 @@ def work_on(
     """Loads what is left of a job's file, as `run` does, for whoever holds the job's lock."""
     try:
         on_progress(job)
-        _load(job, path, on_progress=on_progress, should_stop=should_stop)
+        _load(job, inspection, on_progress=on_progress, should_stop=should_stop)
     except (StoreUnavailable, StoreFull, DiskFull, StopAsked, LockBusy, EngineFailed) as exc:
         finish(job, IngestionJob.State.STOPPED, error_code=exc.code, error=exc.message)
     except (OperationalError, InterfaceError, LockLost):
         # Postgres went away, and the job's lock with it: the job stays as its last checkpoint left it.
         raise
+    except RefusedFile as exc:
+        # It was whole when it was looked at, and is not what it was.
+        finish(job, IngestionJob.State.FAILED, error_code=exc.code, error=exc.message)
     except BaseException as exc:
         reason = f"{type(exc).__name__}: {exc}"[:1000].replace("\x00", "")
         finish(job, IngestionJob.State.FAILED, error_code="INTERNAL_ERROR", error=reason)
@@ -302,7 +306,9 @@ def take_up(job: IngestionJob) -> None:
         events.note(job, "started")
 
 
-def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
+def _load(job: IngestionJob, inspection: Inspection, *, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
+    path = inspection.path
+
     def is_to_stop() -> bool:
         return should_stop() or is_cancelled(job)
 
@@ -313,7 +319,7 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
     stream = run.chunks()
     try:
         while not is_to_stop():
-            with trouble_told():
+            with trouble_told(), _held_still(inspection):
                 chunk = next(stream, None)
             if chunk is None:
                 finish(job, _verdict(job))
@@ -331,6 +337,20 @@ def _load(job: IngestionJob, path: Path, *, on_progress: Progress, should_stop: 
         finish(job, IngestionJob.State.STOPPED, error_code="STOPPED", error="Stopped on request.")
     finally:
         stream.close()
+
+
+@contextmanager
+def _held_still(inspection: Inspection) -> Iterator[None]:
+    """Raises `FileChanged` when the file is another one after what is done inside, whatever that came to."""
+    stamp = inspection.fingerprint.stamp
+    try:
+        yield
+    except Exception:
+        if stamp is not None:
+            stamp.check(inspection.path)
+        raise
+    if stamp is not None:
+        stamp.check(inspection.path)
 
 
 def _work(job: IngestionJob, path: Path) -> Work:

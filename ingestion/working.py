@@ -79,7 +79,7 @@ def _load(job: IngestionJob, found: Inspection, *, should_stop: Callable[[], boo
             jobs.finish(job, _State.SKIPPED, error_code="KNOWN_FILE", error=reports.known_line(found, known))
             return
         job.save()
-    jobs.work_on(job, found.path, should_stop=should_stop)
+    jobs.work_on(job, found, should_stop=should_stop)
     if job.state == _State.STOPPED and job.error_code == "STOPPED":
         queueing.queue_again(job, now=timezone.now())
 

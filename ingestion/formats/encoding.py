@@ -2,13 +2,13 @@
 
 import codecs
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from charset_normalizer import from_bytes
 
 from ingestion.formats import limits
-from ingestion.formats.batches import EmptyFile
+from ingestion.formats.batches import EmptyFile, FileChanged
 from ingestion.formats.compression import ArchiveTooLarge, compression_of, open_binary, open_content
 
 SAMPLE_BYTES = 256 * 1024
@@ -33,6 +33,34 @@ class Fingerprint:
     sha256: str
     not_utf8_at: int | None
     content_bytes: int
+    stamp: "Stamp | None" = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what it shows that a file was replaced or written to: device, place on it, size, time of change."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp":
+        found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def check(self, path: Path) -> None:
+        """Raises `FileChanged` when the file is not the one any more that had this stamp."""
+        try:
+            now = Stamp.of(path)
+        except OSError:
+            now = None
+        if now != self:
+            raise FileChanged(
+                f"{path} was replaced or written to while it was read. What was loaded of it stays; load it again when it is"
+                " whole: the rows that are there already are duplicates then."
+            )
 
 
 def fingerprint(
@@ -46,6 +74,7 @@ def fingerprint(
     digest = hashlib.sha256()
     text = _Utf8Check()
     compression = compression_of(path)
+    stamp = Stamp.of(path)
     size = 0
     with open_binary(path) as file:
         while block := file.read(1 << 20):
@@ -62,7 +91,7 @@ def fingerprint(
                     raise _too_large(path, unpacked_max if most == unpacked_max else 0, ratio_max)
     if text.size == 0:
         raise EmptyFile(f"{path} is empty: there is nothing to load.")
-    return Fingerprint(size, digest.hexdigest(), text.not_utf8_at, text.size)
+    return Fingerprint(size, digest.hexdigest(), text.not_utf8_at, text.size, stamp)
 
 
 def _too_large(path: Path, unpacked_max: int, ratio_max: int) -> ArchiveTooLarge:

@@ -18,6 +18,7 @@ from ingestion.formats.encoding import Utf8Source
 from ingestion.formats.json_flatten import UnusableRow, flatten, list_members
 
 BATCH_ROWS = 50_000
+BATCH_BYTES = limits.BLOCK_BYTES
 _SPACE = re.compile(r"[\s,]*")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*("|\\?\Z)|[\[\]{}]', re.DOTALL)
 _NEXT_OBJECT = re.compile(r"\}\s*,?\s*(?=\{)")
@@ -186,7 +187,8 @@ class JsonReader:
         with Utf8Source(self._path, self._encoding) as source:
             for read, raw in _documents(source, self._array_at):
                 rows.add(read, raw, escapes=True)
-                if rows.full:
+                # Long values fill the memory before their rows are many: two blocks of text are enough.
+                if rows.full or source.bytes_read - seen > BATCH_BYTES:
                     number, batch = rows.number, rows.batch()
                     batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
                     rows = Rows(number)

@@ -35,6 +35,11 @@ _DELIMITER = re.compile(rb"DELIMITER[ \t]+(\S+)[^\n]*", re.IGNORECASE)
 _DELIMITER_BACK = re.compile(rb"\n[ \t]*DELIMITER[ \t]+;[ \t\r]*(?=\n|\Z)", re.IGNORECASE)
 _BLANK = re.compile(rb"(?:\s++|--[^\n]*+\n|/\*.*?\*/)*+", re.DOTALL)
 _NEXT_ROW = re.compile(rb"\s*+,\s*+(?=\()")
+# A line that begins so is a statement, unless it stands in a string: in a row that cannot be read, one whose quote is missing.
+_STATEMENT_LINE = re.compile(
+    rb"(?<=\n)(?:(?:INSERT|REPLACE)\s+(?:IGNORE\s+|OR\s+[A-Z]+\s+)?INTO|CREATE\s+TABLE|DROP\s+TABLE|COPY)\s",
+    re.IGNORECASE,
+)
 _NEW_LINE = re.compile(rb"\n")
 _OTHER_COPY = re.compile(rb"csv|binary|delimiter|null", re.IGNORECASE)
 _CONSTRAINTS = (b"CONSTRAINT", b"PRIMARY", b"UNIQUE", b"FOREIGN", b"CHECK", b"EXCLUDE", b"LIKE", b"PERIOD")
@@ -159,6 +164,8 @@ class Statements:
             row = self._row(name, columns)
             columns = columns or self._numbered(row)
             yield row
+            if row.reason == "UNCLOSED_ROW":
+                return
             if following := _NEXT_ROW.match(window.buffer, window.at):
                 window.at = following.end()
                 continue
@@ -167,7 +174,8 @@ class Statements:
                 window.at += 1
                 self._lexer.skip_blank(window)
             if window.buffer[window.at : window.at + 1] != b"(":
-                self._lexer.skip_statement(window)
+                if row.reason not in ("BAD_VALUE", "RAGGED_ROW") or not self._at_statement_line():
+                    self._lexer.skip_statement(window)
                 return
 
     def _row(self, name: str, columns: tuple[str, ...]) -> SqlRow:
@@ -182,17 +190,34 @@ class Statements:
                     window.more()
                     continue
                 raw = window.buffer[start : start + limits.RAW_TEXT_MAX]
+                if self._at_statement_line():
+                    return _unclosed(name, columns, raw)
                 if self._lexer.skip_parentheses(window):
                     return _too_long(name, raw)
-                return SqlRow(
-                    name, columns, None, raw, "UNCLOSED_ROW", "the row has no end: a quote or parenthesis is open"
-                )
+                return _unclosed(name, columns, raw)
             except BadRow as exc:
+                if self._at_statement_line(before=exc.end):
+                    return _unclosed(name, columns, window.buffer[start : window.at])
                 window.at = exc.end
                 return SqlRow(name, columns, None, window.buffer[start : exc.end], "BAD_VALUE", str(exc))
-            window.at = end
             raw = window.buffer[start:end]
-            return _too_long(name, raw) if len(raw) > limits.ROW_BYTES_MAX else _checked(name, columns, values, raw)
+            row = _too_long(name, raw) if len(raw) > limits.ROW_BYTES_MAX else _checked(name, columns, values, raw)
+            if row.reason == "RAGGED_ROW" and self._at_statement_line(before=end):
+                return _unclosed(name, columns, window.buffer[start : window.at])
+            window.at = end
+            return row
+
+    def _at_statement_line(self, *, before: int | None = None) -> bool:
+        """Moves to the next line that begins like a statement, if there is one in the buffer (or `before` a place in it).
+
+        Whoever leaves a quote open turns all that follows inside out. The next statement is where it is right again.
+        """
+        window = self._window
+        match = _STATEMENT_LINE.search(window.buffer, window.at + 1, len(window.buffer) if before is None else before)
+        if match is None:
+            return False
+        window.at = match.start()
+        return True
 
     def _numbered(self, row: SqlRow) -> tuple[str, ...]:
         """The columns of a table that the dump does not name: as many as its first row has."""
@@ -256,6 +281,10 @@ def _checked(name: str, columns: tuple[str, ...], values: list[bytes | None], ra
     if len(values) > limits.COLUMNS_MAX:
         return SqlRow(name, columns, None, raw, "TOO_MANY_FIELDS", f"more than {limits.COLUMNS_MAX} fields")
     return SqlRow(name, columns, values, raw)
+
+
+def _unclosed(name: str, columns: tuple[str, ...], raw: bytes) -> SqlRow:
+    return SqlRow(name, columns, None, raw, "UNCLOSED_ROW", "the row has no end: a quote or parenthesis is open")
 
 
 def _too_long(name: str, raw: bytes) -> SqlRow:

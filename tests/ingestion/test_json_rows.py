@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.formats import limits
+from ingestion.formats import json_rows, limits
 from ingestion.formats.batches import is_list_member
 from ingestion.formats.json_flatten import UnusableRow, flatten, list_members
 from ingestion.formats.json_rows import JsonLinesReader, JsonReader
@@ -189,3 +189,13 @@ def _rows_of(batch: Any) -> list[dict[str, str]]:
     names = [field.name + ("[]" if field.metadata else "") for field in batch.rows.schema]
     columns = [column.to_pylist() for column in batch.rows.columns]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def test_batches_of_an_array_end_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(json_rows, "BATCH_BYTES", 1000)
+    path = written(tmp_path, "a.json", json.dumps([{"id": str(n), "name": "x" * 300} for n in range(20)]))
+    found = batches(path)
+    assert [row["id"] for batch in found for row in batch.rows.to_pylist()] == [str(n) for n in range(20)]
+    assert len(found) > 2
+    assert max(batch.rows.num_rows for batch in found) <= 7
