@@ -26,6 +26,7 @@ from config.clickhouse.client import StoreUnavailable, store_errors
 from config.clickhouse.locks import advisory_lock, holds
 from ingestion import insert_log
 from ingestion.known_ids import KnownIds
+from ingestion.removal import wait_for_changes
 
 LOCK = "records-writer"
 LOCK_WAIT_S = 900.0
@@ -84,7 +85,7 @@ class Loader:
         # Until this chunk is in as a whole nobody knows which of its rows are: another attempt must ask about each.
         known_ids, self._filter = self._filter, None
         with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
-            self._wait_for_inserts_in_flight()
+            wait_for_writes_in_flight()
             known_ids = self._up_to_date(known_ids, records.num_rows)
             suspects = ids if known_ids is None else ids.filter(pa.array(known_ids.may_hold(ids)))
             known = self._known(suspects, at)
@@ -197,19 +198,24 @@ class Loader:
             },
         )
 
-    def _wait_for_inserts_in_flight(self) -> None:
-        """An insert whose sender died may still be at work: only when it has ended is "already there" a fact."""
-        deadline = time.monotonic() + IN_FLIGHT_WAIT_S
-        while True:
-            running = clients.writer().query(
-                "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
-                " AND match(query, '^INSERT INTO `?records`? ')"
-            )
-            if running.result_rows[0][0] == 0:
-                return
-            if time.monotonic() > deadline:
-                raise StoreUnavailable("An earlier insert has been running for too long. Try again when it is done.")
-            time.sleep(0.1)
+
+def wait_for_writes_in_flight() -> None:
+    """What a process that died had begun may still be at work: only when it has ended is "already there" a fact.
+
+    That is an insert, or a roll back's change of rows. Raises `StoreUnavailable`.
+    """
+    deadline = time.monotonic() + IN_FLIGHT_WAIT_S
+    while True:
+        running = clients.writer().query(
+            "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
+            " AND match(query, '^INSERT INTO `?records`? ')"
+        )
+        if running.result_rows[0][0] == 0:
+            break
+        if time.monotonic() > deadline:
+            raise StoreUnavailable("An earlier insert has been running for too long. Try again when it is done.")
+        time.sleep(0.1)
+    wait_for_changes()
 
 
 def _drop_forgotten_tables() -> None:

@@ -58,6 +58,11 @@ class IngestionJob(models.Model):
     rows_duplicate = models.BigIntegerField(default=0)
     rows_rejected = models.BigIntegerField(default=0)
     bytes_read = models.BigIntegerField(default=0)
+    roll_back = models.JSONField(null=True, blank=True, help_text="How far a roll back is.")
+    rows_removed = models.BigIntegerField(default=0, help_text="Rows that its roll back took out of the store.")
+    rows_handed_over = models.BigIntegerField(
+        default=0, help_text="Rows that stayed when it was rolled back, as another job's."
+    )
 
     chunk_rows = models.PositiveIntegerField(
         help_text="Rows a chunk; fixed for the job, so that its chunks are always the same."

@@ -50,6 +50,8 @@ def state_text(job: IngestionJob) -> str:
         return "looking at the file"
     if job.state == _State.CANCELLED and job.rows_loaded:
         return f"cancelled; its {job.rows_loaded:,} loaded rows stay until it is rolled back"
+    if job.state == _State.ROLLED_BACK and job.rows_handed_over:
+        return f"rolled back; {job.rows_handed_over:,} of its rows stay, for other jobs delivered them too"
     return job.get_state_display()
 
 
