@@ -19,7 +19,7 @@ help:
 	@echo "make demo ONCE=1      the same, and exit after the query;  PORT=9000 moves it"
 	@echo "make up / make down   the same in the background;  RATE_LIMIT_RPM=5 make up, WEB_PROCESSES=2 make up"
 	@echo "make test             tests on engines of their own, in parallel;  ARGS='-k credits' chooses"
-	@echo "make test-all         and the browser's, Redis Cluster's, the compose file's commands, and the credit protocol's full random runs"
+	@echo "make test-all         and the browser's, Redis Cluster's, Spark's, the compose file's commands, and the credit protocol's full random runs"
 	@echo "make test-long        long random runs, 58 cycles of faults under load, planted faults;  SEED=7 changes their order"
 	@echo "make check            ruff, mypy, import-linter, migrations, templates, workflow and compose files"
 	@echo "make bench            the benchmarks;  ONLY=P1,P4 chooses"
@@ -37,9 +37,9 @@ status: $(VENV)/run.stamp
 	@$(RUN) -m embedded.demo status
 
 test: $(VENV)/dev.stamp
-	$(PYTEST) -m "not browser and not machine and not cluster and not services and not long" $(ARGS)
+	$(PYTEST) -m "not browser and not machine and not cluster and not services and not spark and not airflow and not long" $(ARGS)
 
-test-all: $(VENV)/e2e.stamp
+test-all: $(VENV)/e2e.stamp $(VENV)/spark.stamp
 	$(PYTEST) -m "not long" $(ARGS)
 
 test-long: $(VENV)/e2e.stamp
@@ -87,4 +87,9 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
 $(VENV)/e2e.stamp: $(VENV)/dev.stamp requirements/e2e.txt
 	@echo "Installing what the browser's tests need …"
 	@$(PIP) -r requirements/e2e.txt
+	@touch $@
+
+$(VENV)/spark.stamp: $(VENV)/run.stamp requirements/spark.txt
+	@echo "Installing PySpark …"
+	@$(PIP) -r requirements/spark.txt
 	@touch $@

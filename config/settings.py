@@ -103,6 +103,8 @@ INGEST_ATTEMPTS_MAX: int = env.int("INGEST_ATTEMPTS_MAX", default=5)
 INGEST_TEMPORARY: str = env.str("INGEST_TEMPORARY", default="")
 INGEST_DOWNLOAD_BYTES_MAX: int = env.int("INGEST_DOWNLOAD_BYTES_MAX", default=107_374_182_400)
 S3_ENDPOINT_URL: str = env.str("S3_ENDPOINT_URL", default="")
+SPARK_MASTER: str = env.str("SPARK_MASTER", default="local[2]")
+SPARK_PART_BYTES: int = env.int("SPARK_PART_BYTES", default=33_554_432)
 
 # --- Application -----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -265,6 +265,7 @@ def describe(job: IngestionJob, inspection: Inspection, *, now: datetime) -> Non
     job.format = inspection.detected.format
     job.detected = inspection.detected.as_json()
     job.mapping = inspection.mapping.as_json()
+    job.goes_on_at = engines.beginning(job.engine)
     job.state = IngestionJob.State.RUNNING
     job.started_at = now
 
@@ -362,6 +363,8 @@ def _work(job: IngestionJob, path: Path) -> Work:
         job_id=job.id,
         source_file=job.source_file,
         path=path,
+        is_copy="://" in job.source_path,
+        size_bytes=job.size_bytes,
         detected=DetectedFormat.from_json(job.detected),
         mapping=Mapping.from_json(job.mapping),
         chunk_rows=job.chunk_rows,

@@ -95,7 +95,7 @@ class DelimitedReader:
                 in_line = start == len(buffer) and not final and buffer[-1] not in b"\r\n"
                 buffer, in_header = buffer[start:], False
             if in_line:
-                buffer, in_line = _rest_after_line(buffer, final=final)
+                buffer, in_line = rest_after_line(buffer, final=final)
             more = bool(buffer)
             while more:
                 batch, used, more = self._take(buffer, number, final=final)
@@ -255,7 +255,7 @@ def _is_utf8(block: bytes) -> bool:
     return True
 
 
-def _rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:
+def rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:
     """What follows the line that the buffer begins in, and whether the buffer ends before that line does."""
     end = line_after(buffer, 0)
     return buffer[end:], end == len(buffer) and not final and buffer[-1:] not in (b"\n", b"\r")

@@ -142,7 +142,7 @@ class JsonLinesReader:
                 rows = Rows(number)
                 for line in lines:
                     if line.strip():
-                        rows.add(_line_reader(line), _line_raw(line), escapes=b"\\u" in line)
+                        rows.add(line_reader(line), line_raw(line), escapes=b"\\u" in line)
                     if rows.full:
                         batch, number = self._done(rows, source, seen)
                         seen, rows = source.bytes_read, Rows(number)
@@ -159,7 +159,7 @@ class JsonLinesReader:
         return batch, rows.number
 
 
-def _line_reader(line: bytes) -> Callable[[], Any]:
+def line_reader(line: bytes) -> Callable[[], Any]:
     def read() -> Any:
         if len(line) > limits.ROW_BYTES_MAX:
             raise UnusableRow("ROW_TOO_LONG", f"the row is longer than {limits.ROW_BYTES_MAX} bytes")
@@ -168,7 +168,7 @@ def _line_reader(line: bytes) -> Callable[[], Any]:
     return read
 
 
-def _line_raw(line: bytes) -> Callable[[], str]:
+def line_raw(line: bytes) -> Callable[[], str]:
     return lambda: clip_bytes(line)
 
 

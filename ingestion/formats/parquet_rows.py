@@ -35,15 +35,15 @@ class ParquetReader:
 
     def __iter__(self) -> Iterator[Batch]:
         with open_whole(self._path) as file:
-            source = _opened(file, self._path)
+            source = opened(file, self._path)
             number = 0
             for group in range(source.metadata.num_row_groups):
                 rows = source.metadata.row_group(group).num_rows
-                yield from _group(source, group, number=number)
+                yield from group_batches(source, group, number=number)
                 number += rows
 
 
-def _opened(file: IO[bytes], path: Path) -> Any:
+def opened(file: IO[bytes], path: Path) -> Any:
     """The file's footer, checked. Raises `BrokenFile`, `TooLarge`."""
     size = file.seek(0, 2)
     file.seek(0)
@@ -93,7 +93,7 @@ def _check(metadata: Any, size: int, path: Path) -> None:
         )
 
 
-def _group(source: Any, group: int, *, number: int) -> Iterator[Batch]:
+def group_batches(source: Any, group: int, *, number: int) -> Iterator[Batch]:
     found = source.metadata.row_group(group)
     packed = sum(found.column(place).total_compressed_size for place in range(found.num_columns))
     nested = any(_has_lists(field.type) for field in source.schema_arrow)
