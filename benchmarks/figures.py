@@ -20,7 +20,11 @@ _PREFACE = """# Benchmark results
 Written by `make bench`. Machines are shared and noisy: a ratio is the median over rounds in which both sides were measured
 one after the other; absolute figures belong to the machine and the moment.
 """
-_SECTION = re.compile(r"^## (\w+) .*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^## (\S+) .*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+class NotMeasured(Exception):
+    """Something that a benchmark needs is not there; the others go on."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Installation:
 
     environment: dict[str, str]
 
-    def manage(self, *arguments: str) -> str:
+    def manage(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Runs a management command; its output. Raises `subprocess.CalledProcessError` with what it said."""
         done = subprocess.run(
             [sys.executable, str(ROOT / "manage.py"), *arguments],
@@ -54,7 +54,7 @@ class Installation:
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            timeout=COMMAND_TIMEOUT_S,
+            timeout=timeout_s,
             check=True,
             text=True,
         )
