@@ -3,6 +3,7 @@
 import codecs
 import hashlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from charset_normalizer import from_bytes
@@ -143,6 +144,7 @@ _LIKE_CP1252 = frozenset(
     {"cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "latin_1", "iso8859_15", "iso8859_2", "iso8859_9"}
 )
 _TELLING_BYTES = 200
+_WESTERN_SIGNS = "€£§©®°´«»–—‘’‚“”„…\xa0"
 
 
 def _guess(sample: bytes) -> str:
@@ -151,11 +153,28 @@ def _guess(sample: bytes) -> str:
     lost = sample.decode("utf-8", "replace").count("\N{REPLACEMENT CHARACTER}")
     if lost * 10 < high:
         return "utf-8"
+    if high < _TELLING_BYTES and _western(sample):
+        return "cp1252"
     best = from_bytes(sample).best()
     name = best.encoding if best is not None else "cp1252"
     if name in _LIKE_CP1252 and (high < _TELLING_BYTES or name in ("latin_1", "cp1258")):
         return "cp1252"
     return name
+
+
+def _western(sample: bytes) -> bool:
+    """Whether the few bytes beyond ASCII make sense as cp1252: letters that mostly stand alone, signs of its keyboards.
+
+    So few say too little for a guess by frequency, which takes two accented letters for Baltic ones as well.
+    """
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    places = [place for place, character in enumerate(text) if character >= "\x80"]
+    odd = sum(not ("À" <= text[place] <= "ÿ" or text[place] in _WESTERN_SIGNS) for place in places)
+    runs = sum(second == first + 1 and text[first : second + 1].isalpha() for first, second in pairwise(places))
+    return odd * 10 <= len(places) and runs * 4 <= len(places)
 
 
 def _utf16_without_bom(head: bytes) -> str | None:
