@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 
 from config.display import Tile, code, figure, labelled, moment, quiet, short_figure
 from config.read_only import ReadOnlyAdmin, ReadOnlyInline
+from ingestion.admin_jobs import JobActions
 from ingestion.admin_watched import WatchedSourceAdmin
 from ingestion.models import DeadLetter, IngestionJob, SavedMapping
 
@@ -17,6 +18,7 @@ __all__ = ["WatchedSourceAdmin"]
 
 REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300
+EVENTS_SHOWN = 50
 STATE_TONES = {
     "queued": "info",
     "running": "info",
@@ -53,7 +55,7 @@ class DeadLetterInline(ReadOnlyInline):
 
 
 @admin.register(IngestionJob)
-class IngestionJobAdmin(ReadOnlyAdmin):
+class IngestionJobAdmin(JobActions, ReadOnlyAdmin):
     """One row a file. Jobs are started by `manage.py ingest`, here or by a worker."""
 
     list_display = ("source_file", "format", "state_label", "read", "loaded", "duplicates", "rejected", "started")
@@ -115,7 +117,11 @@ class IngestionJobAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         job = self.get_object(request, object_id)
-        shown = {} if job is None else {"tiles": row_tiles(job), "reasons": reject_reasons(job)}
+        shown = (
+            {}
+            if job is None
+            else {"tiles": row_tiles(job), "reasons": reject_reasons(job), "happened": job.events.all()[:EVENTS_SHOWN]}
+        )
         response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
         return response
 

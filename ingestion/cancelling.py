@@ -20,7 +20,7 @@ class NotCancellable(DomainError):
     code = "NOT_CANCELLABLE"
 
 
-def cancel(job_id: uuid.UUID, *, now: datetime, actor: str = "") -> IngestionJob:
+def cancel(job_id: uuid.UUID, *, now: datetime, actor: str = "", reason: str = "") -> IngestionJob:
     """Cancels a job: at once when nobody works on it, else after the chunk that is being loaded.
 
     Rows that it has loaded stay. Returns the job as it is then: cancelled, or running with `cancel_requested_at`. Raises
@@ -35,7 +35,7 @@ def cancel(job_id: uuid.UUID, *, now: datetime, actor: str = "") -> IngestionJob
     if job.state not in CANCELLABLE:
         raise NotCancellable(f"Job {job_id} is {job.get_state_display()}: it cannot be cancelled any more.")
     if first:
-        events.note(job, "cancel asked for", actor=actor)
+        events.note(job, "cancel asked for", reason, actor=actor)
     # The flag stands: whoever has the lock sees it before its next chunk. Whoever takes the lock now must not find it running.
     if try_lock(job_lock(job)):
         try:

@@ -84,6 +84,10 @@ class IngestionJob(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        permissions = [
+            ("stop_job", "Can cancel ingestion jobs and have them go on"),
+            ("roll_back_job", "Can roll ingestion jobs back"),
+        ]
         constraints = [
             models.CheckConstraint(
                 name="ingestion_job_counts_every_row",

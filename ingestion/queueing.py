@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from kombu.exceptions import OperationalError as BrokerError
 
 from config.celery import app
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE = "ingestion"
 TASK = "ingestion.carry_out"
+ROLL_BACK_TASK = "ingestion.roll_back"
 QUEUED_MAX = 100_000
 SWEEP_JOBS = 100
 _State = IngestionJob.State
@@ -129,7 +131,7 @@ def enqueue(
     return job
 
 
-def resume(job_id: uuid.UUID, *, now: datetime, actor: str = "") -> IngestionJob:
+def resume(job_id: uuid.UUID, *, now: datetime, actor: str = "", reason: str = "") -> IngestionJob:
     """Gives a job that was stopped, cancelled, refused or that failed to a worker, to go on where it is.
 
     Raises `NotFound`, `NotResumable`.
@@ -145,14 +147,14 @@ def resume(job_id: uuid.UUID, *, now: datetime, actor: str = "") -> IngestionJob
             raise NotResumable(f"Job {job_id} is {job.get_state_display()}: there is nothing to go on with.")
         job.cancel_requested_at = None
         job.save(update_fields=["cancel_requested_at"])
-        queue_again(job, now=now, actor=actor)
+        queue_again(job, now=now, actor=actor, reason=reason)
     finally:
         unlock(job_lock(job))
     send(job)
     return job
 
 
-def queue_again(job: IngestionJob, *, now: datetime, actor: str = "") -> None:
+def queue_again(job: IngestionJob, *, now: datetime, actor: str = "", reason: str = "") -> None:
     """Makes an unfinished job a queued one, for whoever holds its lock; once that is given back, `send` it."""
     if job.request is None:
         job.request = Request(job.source_path, again=True).as_json()
@@ -161,13 +163,14 @@ def queue_again(job: IngestionJob, *, now: datetime, actor: str = "") -> None:
     job.attempts = 0
     fields = ["request", "state", "error_code", "error", "finished_at", "queued_at", "sent_at", "attempts"]
     job.save(update_fields=fields)
-    events.note(job, "queued", f"To go on after {job.rows_read:,} rows.", actor=actor)
+    events.note(job, "queued", f"To go on after {job.rows_read:,} rows. {reason}".strip(), actor=actor)
 
 
 def send(job: IngestionJob) -> bool:
     """Tells a worker of the job; False when the broker is away: then the sweep does it."""
+    task = ROLL_BACK_TASK if job.state == _State.ROLLING_BACK else TASK
     try:
-        app.send_task(TASK, args=[str(job.id)], queue=QUEUE, expires=2 * RESEND_BUSY.total_seconds())
+        app.send_task(task, args=[str(job.id)], queue=QUEUE, expires=2 * RESEND_BUSY.total_seconds())
     except BrokerError as error:
         log.warning("ingestion_message_not_sent", job=str(job.id), error=type(error).__name__)
         return False
@@ -175,12 +178,13 @@ def send(job: IngestionJob) -> bool:
 
 
 def sweep(*, now: datetime) -> int:
-    """Sends again what was lost: queued jobs nobody came to, running jobs whose worker is gone. Returns how many.
+    """Sends again what was lost: queued jobs nobody came to, those at work whose worker is gone. Returns how many.
 
     At most SWEEP_JOBS at once, the oldest first.
     """
     waiting = IngestionJob.objects.filter(request__isnull=False).order_by("queued_at")
-    running = waiting.filter(state=_State.RUNNING)[:SWEEP_JOBS]
+    at_work = Q(state=_State.RUNNING, request__isnull=False) | Q(state=_State.ROLLING_BACK)
+    running = IngestionJob.objects.filter(at_work).order_by("created_at")[:SWEEP_JOBS]
     orphans = [job for job in running if not is_held(job_lock(job))]
     busy = len(running) > len(orphans)
     lost = [job for job in orphans if job.sent_at is None or job.sent_at <= now - RESEND_IDLE]

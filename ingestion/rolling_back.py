@@ -8,7 +8,7 @@ from config.clickhouse import data_version
 from config.clickhouse.client import store_errors
 from config.clickhouse.locks import advisory_lock, holds, try_lock
 from config.errors import DomainError, NotFound
-from ingestion import events, jobs, loader, removal
+from ingestion import events, jobs, loader, queueing, removal
 from ingestion.jobs import job_lock
 from ingestion.models import IngestionJob
 from ingestion.outages import lock_lost, trouble_told
@@ -58,6 +58,28 @@ def roll_back(
         return job
     finally:
         jobs.give_back(job)
+
+
+def request_roll_back(job_id: uuid.UUID, *, now: datetime, actor: str = "", reason: str = "") -> IngestionJob:
+    """Has a worker roll the job back, with `roll_back`; until then it is *rolling back* and nobody can go on with it.
+
+    Raises `NotFound`, `NotRollable`.
+    """
+    job = IngestionJob.objects.filter(pk=job_id).first()
+    if job is None:
+        raise NotFound(f"There is no job {job_id}. `manage.py jobs` lists them.")
+    if not try_lock(job_lock(job)):
+        raise NotRollable(f"Job {job_id} is being worked on. Cancel it first.")
+    try:
+        job.refresh_from_db()
+        _insist(job)
+        job.state, job.sent_at = _State.ROLLING_BACK, now
+        job.save(update_fields=["state", "sent_at"])
+        events.note(job, "roll back asked for", reason, actor=actor)
+    finally:
+        jobs.give_back(job)
+    queueing.send(job)
+    return job
 
 
 def _insist(job: IngestionJob) -> None:

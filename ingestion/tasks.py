@@ -14,7 +14,8 @@ from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from config.celery import app
-from ingestion import queueing, watching, working
+from config.errors import DomainError
+from ingestion import queueing, rolling_back, watching, working
 from ingestion.outages import LockLost
 
 log = structlog.get_logger(__name__)
@@ -47,6 +48,17 @@ def carry_out(job_id: str) -> None:
         return
     if job is not None:
         log.info("ingestion_job", job=job_id, state=job.state, rows_read=job.rows_read, error=job.error_code)
+
+
+@app.task(name=queueing.ROLL_BACK_TASK, queue=queueing.QUEUE, soft_time_limit=SOFT_LIMIT_S, time_limit=LIMIT_S)
+def roll_back(job_id: str) -> None:
+    """Rolls one job back; what is interrupted the sweep has done again."""
+    try:
+        job = rolling_back.roll_back(uuid.UUID(job_id), now=timezone.now())
+    except (OperationalError, InterfaceError, DomainError) as error:
+        log.warning("ingestion_roll_back_left", job=job_id, error=type(error).__name__, reason=str(error)[:300])
+        return
+    log.info("ingestion_roll_back", job=job_id, removed=job.rows_removed, handed_over=job.rows_handed_over)
 
 
 @app.task(name="ingestion.sweep")

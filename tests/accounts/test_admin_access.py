@@ -51,7 +51,7 @@ MODELS: dict[str, dict[str, int]] = {
     "credits_command": READ_ONLY,
     "credits_verificationrun": {**READ_ONLY, "check_now": 200, "repair_now": 200},
     "django_celery_beat_periodictask": READ_ONLY,
-    "ingestion_ingestionjob": READ_ONLY,
+    "ingestion_ingestionjob": {**READ_ONLY, "cancel_job": 200, "go_on": 200, "roll_back": 200},
     "ingestion_savedmapping": READ_ONLY,
     "ingestion_watchedsource": {**EDITED, "delete": 200},
 }

@@ -8,8 +8,9 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from ingestion import tasks
 from ingestion.models import DeadLetter, IngestionJob, SavedMapping
-from tests.operators import client_of, make_operator, text_of
+from tests.operators import client_of, make_operator, make_staff, text_of
 
 pytestmark = pytest.mark.usefixtures("stores")
 
@@ -101,3 +102,67 @@ def test_a_retry_names_its_job() -> None:
     assert first.source_file in text_of(
         client_of(operator()).get(page(make_job(source_file="again.csv", retry_of=first)))
     )
+
+
+def act(job: IngestionJob, action: str, user: Any = None, **fields: str) -> Any:
+    url = reverse(f"admin:ingestion_ingestionjob_{action}", args=[job.pk])
+    return client_of(user or operator()).post(url, fields)
+
+
+def offered(job: IngestionJob) -> list[str]:
+    shown = client_of(operator()).get(page(job)).content.decode()
+    return [action for action in ("cancel", "go-on", "roll-back") if f"/{job.pk}/{action}" in shown]
+
+
+@pytest.mark.parametrize(
+    ("state", "actions"),
+    [
+        ("queued", ["cancel"]),
+        ("running", ["cancel"]),
+        ("done", ["roll-back"]),
+        ("failed", ["cancel", "go-on", "roll-back"]),
+        ("cancelled", ["go-on", "roll-back"]),
+        ("refused", ["go-on"]),
+        ("rolled_back", []),
+    ],
+)
+def test_a_job_offers_what_its_state_allows(state: str, actions: list[str]) -> None:
+    assert offered(make_job(state=state)) == actions
+
+
+def test_a_job_is_cancelled_with_a_reason_and_a_name() -> None:
+    job = make_job(state="queued")
+    assert act(job, "cancel_job", reason="").status_code == 200
+    assert IngestionJob.objects.get(pk=job.pk).state == "queued"
+    assert act(job, "cancel_job", reason="wrong file").status_code == 302
+    assert IngestionJob.objects.get(pk=job.pk).state == "cancelled"
+    event = job.events.get(kind="cancel asked for")
+    assert (event.message, event.actor) == ("wrong file", operator().get_username())
+    assert "wrong file" in text_of(client_of(operator()).get(page(job)))
+
+
+def test_a_cancelled_job_goes_on() -> None:
+    job = make_job(state="cancelled")
+    assert act(job, "go_on", reason="right after all").status_code == 302
+    assert IngestionJob.objects.get(pk=job.pk).state == "queued"
+
+
+def test_a_job_is_rolled_back_by_a_worker() -> None:
+    job = make_job(state="done")
+    assert act(job, "roll_back", reason="wrong export").status_code == 302
+    assert IngestionJob.objects.get(pk=job.pk).state == "rolling_back"
+    tasks.roll_back(str(job.pk))
+    assert IngestionJob.objects.get(pk=job.pk).state == "rolled_back"
+
+
+def test_what_is_too_late_is_said_on_the_page() -> None:
+    response = act(make_job(state="done"), "cancel_job", reason="too late")
+    assert response.status_code == 200
+    assert "cannot be cancelled any more" in text_of(response)
+
+
+def test_who_may_only_look_changes_nothing() -> None:
+    reader = make_staff("ingestion.view_ingestionjob", "ingestion.stop_job")
+    job = make_job(state="done")
+    assert act(job, "roll_back", user=reader, reason="mine").status_code == 403
+    assert IngestionJob.objects.get(pk=job.pk).state == "done"

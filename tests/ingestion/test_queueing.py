@@ -190,11 +190,13 @@ def test_a_job_that_ends_its_worker_again_and_again_fails(tmp_path: Path) -> Non
 
 
 def _set(job: IngestionJob, state: str, sent_at: datetime) -> None:
-    IngestionJob.objects.exclude(pk=job.pk).filter(state__in=["queued", "running"]).update(state="failed")
+    IngestionJob.objects.exclude(pk=job.pk).filter(state__in=["queued", "running", "rolling_back"]).update(
+        state="failed"
+    )
     IngestionJob.objects.filter(pk=job.pk).update(state=state, sent_at=sent_at)
 
 
-@pytest.mark.parametrize("state", ["queued", "running"])
+@pytest.mark.parametrize("state", ["queued", "running", "rolling_back"])
 def test_the_sweep_sends_again_what_nobody_came_to(tmp_path: Path, state: str) -> None:
     job, now = queued(people(tmp_path, mark())), timezone.now()
     _set(job, state, now - LONG_AGO)
