@@ -6,6 +6,8 @@
 
 export ONCE PORT PYTHON
 VENV := .venv
+# Airflow pins much of what the product needs in other versions: an environment of its own.
+AIRFLOW := .local/airflow
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --require-hashes --disable-pip-version-check
 # Checks read no settings of this machine and need no engines.
@@ -39,7 +41,7 @@ status: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(PYTEST) -m "not browser and not machine and not cluster and not services and not spark and not airflow and not long" $(ARGS)
 
-test-all: $(VENV)/e2e.stamp $(VENV)/spark.stamp
+test-all: $(VENV)/e2e.stamp $(VENV)/spark.stamp $(AIRFLOW)/airflow.stamp
 	$(PYTEST) -m "not long" $(ARGS)
 
 test-long: $(VENV)/e2e.stamp
@@ -92,4 +94,10 @@ $(VENV)/e2e.stamp: $(VENV)/dev.stamp requirements/e2e.txt
 $(VENV)/spark.stamp: $(VENV)/run.stamp requirements/spark.txt
 	@echo "Installing PySpark …"
 	@$(PIP) -r requirements/spark.txt
+	@touch $@
+
+$(AIRFLOW)/airflow.stamp: $(VENV)/python.stamp requirements/airflow.txt
+	@echo "Installing Airflow …"
+	@$(RUN) -m venv $(AIRFLOW)
+	@$(AIRFLOW)/bin/python -m pip install -qq --require-hashes --disable-pip-version-check -r requirements/airflow.txt
 	@touch $@
