@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# The product's image: docker build --target product --tag meterhouse .
+# The product's image:            docker build --target product --tag meterhouse .
+# The same with Java and PySpark: docker build --target spark --tag meterhouse-spark .
 # Python and every package come locked; no secret is needed to build, and none is kept.
 
 FROM python:3.11.14-slim-bookworm AS base
@@ -35,6 +36,20 @@ ENV IGNORE_ENV_FILES=1 \
     HOME=/tmp \
     GRANIAN_HOST=0.0.0.0 \
     GRANIAN_PORT=8000
+
+FROM packages AS spark-packages
+COPY requirements/spark.txt /build/
+RUN /opt/venv/bin/python -m pip install --require-hashes -r /build/spark.txt
+
+# Driver, master and workers of Spark: one image, as all of them run the same Python with the same rules.
+FROM application AS spark
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openjdk-17-jre-headless procps \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=spark-packages /opt/venv /opt/venv
+USER 10001:10001
+HEALTHCHECK NONE
+CMD ["spark-class", "org.apache.spark.deploy.master.Master"]
 
 # An object store whose data folder belongs to a user that is not root.
 FROM minio/minio:RELEASE.2025-09-07T16-13-09Z AS objects

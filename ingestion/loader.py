@@ -21,7 +21,7 @@ import pyarrow.compute
 from django.conf import settings
 
 from config.clickhouse import client as clients
-from config.clickhouse import data_version
+from config.clickhouse import cluster, data_version
 from config.clickhouse.client import StoreUnavailable, store_errors
 from config.clickhouse.locks import advisory_lock, holds
 from ingestion import insert_log
@@ -207,8 +207,8 @@ def wait_for_writes_in_flight() -> None:
     deadline = time.monotonic() + IN_FLIGHT_WAIT_S
     while True:
         running = clients.writer().query(
-            "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND current_database = currentDatabase()"
-            " AND match(query, '^INSERT INTO `?records`? ')"
+            f"SELECT count() FROM {cluster.everywhere('system.processes')}"
+            f" WHERE {cluster.inserts_at_work('records', clients.database_name())}"
         )
         if running.result_rows[0][0] == 0:
             break

@@ -157,7 +157,8 @@ def everything(name: str, database: str) -> list[str]:
 class TestInTheEngine:
     @pytest.mark.parametrize("statement", everything("c1", "db"))
     def test_every_migration_is_sql_that_the_engine_reads(self, statement: str) -> None:
-        assert "CreateQuery" in str(clients.writer().command(f"EXPLAIN AST {statement}"))
+        kind = statement.split()[0].capitalize()
+        assert str(clients.writer().command(f"EXPLAIN AST {statement}")).startswith(f"{kind}Query")
 
     def test_every_setting_is_one_of_the_engine(self) -> None:
         names = sorted({*cluster.client_settings("writer", "c1"), *cluster.client_settings("reader", "c1")})
@@ -268,4 +269,4 @@ def test_a_cluster_of_one_shard_answers_the_products_sql(tmp_path: Path) -> None
     assert found.strip('"') == id_.replace("-", "")
     assert "ann@example.com" in page
     assert "ann@example.com" in person
-    assert "words_text" in plan
+    assert "tokens: [" in plan  # of the text index

@@ -4,9 +4,11 @@ Our own processes run in a folder that holds what the Dockerfile copies and noth
 gives them; only the stores' addresses are those of the tests.
 """
 
+import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from config.clickhouse.client import reader_url
 from credits.checks import _durability
 from embedded import ports
 from embedded.redis import binary
+from ingestion import generator
 from tests.deploy.composed import ROOT, copied, made, services, stages
 from tests.deploy.processes import ComposedProcess, environment_of_image
 from tests.faults.processes import database_url
@@ -62,8 +65,10 @@ def started(image: Path, tmp_path: Path) -> Iterator[Any]:
     """Starts a service by its name, ends it after the test."""
     processes: list[ComposedProcess] = []
 
-    def start(name: str, *, renamed: Mapping[str, str], changes: Mapping[str, str]) -> ComposedProcess:
-        service = services()[name]
+    def start(
+        name: str, *, renamed: Mapping[str, str], changes: Mapping[str, str], command: list[str] | None = None
+    ) -> ComposedProcess:
+        service = services()[name] | ({"command": command} if command else {})
         own = {"/tmp/alive": str(tmp_path / "alive"), "/run/metrics": str(tmp_path)}  # noqa: S108 - in the container
         own["/data/scratch"] = str(tmp_path)
         built = environment_of_image(stages()["application"].last("ENV") or "") if "build" in service else {}
@@ -132,6 +137,33 @@ def test_the_redis_of_the_cache_evicts_and_keeps_nothing(
         assert (found["maxmemory-policy"], found["appendonly"], found["save"]) == ("allkeys-lru", "no", "")
     finally:
         assert server.stop() == 0
+
+
+def test_the_spark_of_the_file_loads_a_file(started: Any, tmp_path: Path) -> None:
+    master, master_page, worker_page = (str(ports.free_port()) for _ in range(3))
+    address = f"spark://127.0.0.1:{master}"
+    listens = {"SPARK_MASTER_HOST": "127.0.0.1", "SPARK_MASTER_PORT": master, "SPARK_MASTER_WEBUI_PORT": master_page}
+    on_master = started("spark-master", renamed={"127.0.0.1:8080": f"127.0.0.1:{master_page}"}, changes=listens)
+    _wait_until_healthy(on_master)
+    on_worker = started(
+        "spark-worker",
+        renamed={"127.0.0.1:8081": f"127.0.0.1:{worker_page}"},
+        changes={"SPARK_MASTER": address, "SPARK_WORKER_WEBUI_PORT": worker_page},
+    )
+    _wait_until_healthy(on_worker)
+    path = tmp_path / "people.csv"
+    generator.write(path, rows=2_000, seed=uuid.uuid4().int % 2**32)
+    here = {"driver.host=ingestion": "driver.host=127.0.0.1", "bindAddress=0.0.0.0": "bindAddress=127.0.0.1"}
+    command = ["python", "manage.py", "ingest", str(path), "--engine", "spark", "--json"]
+    loads = started("ingestion", renamed=here, changes={"SPARK_MASTER": address}, command=command)
+    deadline = time.monotonic() + HEALTHY_S
+    while loads.exit_code is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert loads.exit_code in (0, 1), loads.log + on_worker.log
+    (job,) = json.loads(loads.log[loads.log.index("[{") :].splitlines()[0])
+    assert (job["engine"], job["read"]) == ("spark", 2_000)
+    assert on_worker.stop() in ENDED
+    assert on_master.stop() in ENDED
 
 
 def _start_redis(
