@@ -12,6 +12,7 @@ from functools import lru_cache
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
@@ -88,6 +89,20 @@ def count_reserve(step: str) -> None:
 def observe_script(name: str, seconds: float) -> None:
     """Notes how long a call of the script with that name took."""
     _script(name).observe(seconds)
+
+
+_figures: list[Callable[[], list[Metric]]] = []
+
+
+def add_figures(ask: Callable[[], list[Metric]]) -> None:
+    """Has every scrape answer with what `ask` reads from PostgreSQL, too; for an app's `ready`."""
+    if ask not in _figures:
+        _figures.append(ask)
+
+
+def added_figures() -> list[Metric]:
+    """What the apps read from PostgreSQL at this moment."""
+    return [metric for ask in _figures for metric in ask()]
 
 
 def exposition(*collectors: Collector) -> bytes:

@@ -118,6 +118,7 @@ def _of_postgres() -> list[Metric]:
     try:
         work, last = drain_figures.open_work(), verification.last_run()
         state = "none" if last is None else verification.state_now(last)
+        added = metrics.added_figures()
     finally:
         connection.close()
     found = [
@@ -132,7 +133,7 @@ def _of_postgres() -> list[Metric]:
     if last is not None:
         age_s = max(0.0, (timezone.now() - last.started_at).total_seconds())
         found.append(_gauge("meterhouse_ledger_check_age_seconds", "Since the last ledger check began.", age_s))
-    return found
+    return found + added
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("stores")
 
 TOKEN = "a token of the tests 0123456789"
 LABELS = {"endpoint", "status", "code", "script", "le", "store", "consumer", "reason", "step"}
+LABELS |= {"outcome", "stage", "state"}
 
 
 @pytest.fixture
