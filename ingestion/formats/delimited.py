@@ -14,7 +14,7 @@ import pyarrow.csv
 
 from ingestion.formats import limits
 from ingestion.formats.batches import Batch, Reject, UnknownFormat, clip_bytes, unique_names
-from ingestion.formats.delimited_blocks import BrokenRecord, line_after, parse_record, record_spans, scan
+from ingestion.formats.delimited_blocks import BrokenRecord, is_utf8, line_after, parse_record, record_spans, scan
 from ingestion.formats.encoding import Utf8Source
 
 DELIMITERS = (",", "\t", ";", "|")
@@ -146,7 +146,7 @@ class DelimitedReader:
         rejects: list[Reject] = []
         expected = len(self._schema)
         swallowed = False
-        if not _is_utf8(block):
+        if not is_utf8(block):
             return None
 
         def ragged(row: Any) -> Literal["skip", "error"]:
@@ -239,20 +239,6 @@ class DelimitedReader:
             return clip_bytes(buffer[start:end].rstrip(b"\r\n"))
 
         return Batch(rows, pa.array(numbers, pa.int64()), raw_text, rejects), position, position < safe_end
-
-
-def _is_utf8(block: bytes) -> bool:
-    if block.isascii():
-        return True
-    whole: Any = pa.BinaryArray
-    array = whole.from_buffers(
-        pa.binary(), 1, [None, pa.py_buffer(np.array([0, len(block)], np.int32)), pa.py_buffer(block)]
-    )
-    try:
-        array.cast(pa.string())  # looks at every byte, several times faster than decoding
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def rest_after_line(buffer: bytes, *, final: bool) -> tuple[bytes, bool]:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 
 from ingestion.formats import limits
 from ingestion.formats.batches import JSON_COLUMN, LIST_MEMBER, Batch, Reject, clip, clip_bytes
 from ingestion.formats.delimited_blocks import last_line_end
 from ingestion.formats.encoding import Utf8Source
+from ingestion.formats.json_blocks import PlainObjects, PlainRows
 from ingestion.formats.json_flatten import UnusableRow, flatten, list_members
 
 BATCH_ROWS = 50_000
@@ -124,14 +126,21 @@ class JsonLinesReader:
     def __iter__(self) -> Iterator[Batch]:
         buffer, number, seen, final = b"", 0, 0, False
         skipping = False  # inside a line that is too long and already told
+        plain = PlainObjects()
         with Utf8Source(self._path, self._encoding) as source:
             while not final:
                 data = source.read(limits.BLOCK_BYTES)
                 final = not data
                 buffer += data
                 end = len(buffer) if final else last_line_end(buffer)
-                lines = buffer[:end].splitlines()
-                buffer = buffer[end:]
+                block, buffer = buffer[:end], buffer[end:]
+                found = plain.read(block) if block and not skipping else None
+                for batch in _plain_batches(block, found, number) if found else ():
+                    batch.bytes_read, seen = source.bytes_read - seen, source.bytes_read
+                    number += batch.rows_read
+                    block = b""
+                    yield batch
+                lines = block.splitlines()
                 if skipping and end:
                     lines, skipping = lines[1:], False
                 if len(buffer) > limits.ROW_BYTES_MAX and not final:
@@ -157,6 +166,28 @@ class JsonLinesReader:
         batch = rows.batch()
         batch.bytes_read = source.bytes_read - seen
         return batch, rows.number
+
+
+def _plain_batches(block: bytes, found: PlainRows, number: int) -> list[Batch]:
+    """The rows of a block of lines, then those of its odd lines that are rows after all. `number` rows came before.
+
+    None at all when an odd line holds lists: what lists offer is decided with the rows around them.
+    """
+    odd = Rows(number)
+    for place, (start, end) in zip(found.odd, found.spans[found.odd].tolist(), strict=True):
+        odd.number = number + place
+        odd.add(line_reader(block[start:end]), line_raw(block[start:end]), escapes=True)
+    if odd.list_columns:
+        return []
+    numbers = np.delete(np.arange(number + 1, number + 1 + len(found.spans), dtype=np.int64), found.odd)
+
+    def raw(position: int) -> str:
+        start, end = found.spans[int(numbers[position]) - number - 1]
+        return clip_bytes(block[start:end])
+
+    rejects, odd.rejects = odd.rejects, []
+    batches = [Batch(found.rows, pa.array(numbers, pa.int64()), raw, rejects)]
+    return [*batches, odd.batch()] if odd.texts else batches
 
 
 def line_reader(line: bytes) -> Callable[[], Any]:
