@@ -217,3 +217,13 @@ def test_more_columns_than_are_read_are_refused(tmp_path: Path) -> None:
     names = ", ".join(f"c{place}" for place in range(limits.COLUMNS_MAX + 1))
     with pytest.raises(TooLarge, match="1001 columns"):
         rows(database(tmp_path, f"CREATE TABLE t ({names})"), "t")
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM people", "SELECT randomblob(5)", "ATTACH ':memory:' AS x", "PRAGMA journal_mode=WAL"]
+)
+def test_a_statement_may_read_and_nothing_else(tmp_path: Path, statement: str) -> None:
+    with sqlite_rows._opened(database(tmp_path, PEOPLE, people(1))) as (opened, _, _):
+        with pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
+            opened.connection.execute(statement)
+        assert opened.connection.execute("SELECT count(*) FROM people").fetchone() == (1,)
