@@ -14,8 +14,8 @@ import pyarrow.csv
 
 from ingestion.formats import limits
 from ingestion.formats.batches import Batch, Reject, UnknownFormat, clip_bytes, unique_names
-from ingestion.formats.delimited_blocks import BrokenRecord, is_utf8, line_after, parse_record, record_spans, scan
-from ingestion.formats.encoding import Utf8Source
+from ingestion.formats.delimited_blocks import BrokenRecord, line_after, parse_record, record_spans, scan
+from ingestion.formats.encoding import Utf8Source, is_utf8
 
 DELIMITERS = (",", "\t", ";", "|")
 SAMPLE_LINES = 50

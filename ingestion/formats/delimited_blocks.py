@@ -6,11 +6,9 @@ line and nothing after it.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ingestion.formats import limits
 
@@ -72,21 +70,6 @@ def record_spans(block: bytes, *, quote: bytes) -> npt.NDArray[np.int64]:
     trimmed = np.where((ends > starts) & (data[np.maximum(ends - 1, 0)] == _CR) & (ends - 1 >= starts), ends - 1, ends)
     spans = np.stack([starts, trimmed], axis=1)
     return spans[spans[:, 1] > spans[:, 0]]
-
-
-def is_utf8(block: bytes) -> bool:
-    """Whether the bytes are UTF-8 text."""
-    if block.isascii():
-        return True
-    whole: Any = pa.BinaryArray
-    array = whole.from_buffers(
-        pa.binary(), 1, [None, pa.py_buffer(np.array([0, len(block)], np.int32).tobytes()), pa.py_buffer(block)]
-    )
-    try:
-        array.cast(pa.string())  # looks at every byte, several times faster than decoding
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def last_line_end(block: bytes) -> int:

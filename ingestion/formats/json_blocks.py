@@ -17,7 +17,7 @@ import pyarrow.compute
 import pyarrow.json
 
 from ingestion.formats import limits
-from ingestion.formats.delimited_blocks import is_utf8
+from ingestion.formats.encoding import is_utf8
 
 DEPTH_MAX = 8
 # A block with more lines that Arrow's parser stops at is read line by line, and after so many such blocks all others are.

@@ -100,3 +100,17 @@ def test_every_refusal_is_a_refused_file() -> None:
     assert issubclass(EmptyFile, RefusedFile)
     assert issubclass(UnknownFormat, RefusedFile)
     assert issubclass(UnreadableFile, RefusedFile)
+
+
+@pytest.mark.parametrize("before", range((1 << 20) - 4, (1 << 20) + 2))
+def test_fingerprint_takes_a_character_across_two_reads_for_utf8(tmp_path: Path, before: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a" * before + "é€😀".encode() * 3 + b"b" * 100)
+    assert fingerprint(path).not_utf8_at is None
+
+
+@pytest.mark.parametrize("at", [0, 100, (1 << 20) - 1, 1 << 20, (1 << 20) + 7, 1_500_000])
+def test_fingerprint_tells_about_where_a_file_stops_being_utf8(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a" * at + b"\xff" + b"b" * 1_000_000)
+    assert fingerprint(path).not_utf8_at == max(0, at - 4)
