@@ -1,5 +1,6 @@
 """P12: the Spark engine on this machine against the local one."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ def measure(installation: Installation, say: Callable[[str], None]) -> Finding:
 
     if "spark" not in ENGINES:
         raise NotMeasured("P12: this version has no Spark engine.")
-    if find_spec("pyspark") is None or which("java") is None:
+    if find_spec("pyspark") is None or not (which("java") or os.environ.get("JAVA_HOME")):
         raise NotMeasured("P12 needs PySpark (requirements/spark.txt) and Java 17 on PATH.")
     path = generated(installation, "csv", ROWS)
     on_spark = replace(installation, environment={**installation.environment, "SPARK_MASTER": MASTER})

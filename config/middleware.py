@@ -40,6 +40,23 @@ class RequestId:
         return response
 
 
+class SchemeOfProxy:
+    """Believes `X-Forwarded-Proto: https` when the peer is one of TRUSTED_PROXIES: it has ended TLS for the caller.
+
+    From anybody else it counts for nothing: a cookie meant for HTTPS alone would be set over plain HTTP.
+    """
+
+    def __init__(self, get_response: type_of_view) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        peer = request.META.get("REMOTE_ADDR", "")
+        said = request.headers.get("X-Forwarded-Proto", "").rpartition(",")[2].strip().lower()
+        if said == "https" and is_within(peer, settings.TRUSTED_PROXIES):
+            request.META["wsgi.url_scheme"] = "https"
+        return self.get_response(request)
+
+
 class ContentSecurityPolicy(CSPMiddleware):
     """The policy of the settings, and `unsafe-eval` under `/admin/` alone, where the admin theme's Alpine.js needs it."""
 
