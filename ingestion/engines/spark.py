@@ -166,7 +166,7 @@ class SparkRun:
             while reading is not None and len(ahead) < BATCHES_PARTS_MAX:
                 if ahead and ahead[0].answer.done() and not reading.done():
                     break
-                group = self._answer(reading)
+                group = reading.result()
                 if group is None:
                     reading = None
                     break

@@ -4,11 +4,14 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLong
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ from ingestion.engines import EngineUnavailable
 
 # A task is tried again this often: in vain or not, it loads nothing twice.
 TASK_TRIES = 4
+START_DEADLINE_S = 120.0
+GREETINGS_MAX = 256
+# The last line of a traceback of Python's, among those of Java's.
+_PYTHON_ERROR = re.compile(r"^(?!Caused|org\.|py4j\.|java\.)[A-Za-z_][\w.]*: .*$", re.MULTILINE)
 _JAVA = (
     "Spark needs Java 17 or newer and found none. Install it (on Debian and Ubuntu: apt install openjdk-17-jre-headless) or set"
     " JAVA_HOME; --engine local does without."
@@ -81,7 +88,42 @@ def _begun() -> Any:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
     context.setLogLevel("ERROR")
+    try:
+        _greet(context)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            context.stop()
+        raise
     return context
+
+
+def _greet(context: Any) -> None:
+    """Has executors get ready, and makes sure that they run what this process runs. Raises `EngineUnavailable`."""
+    from ingestion.engines.spark_tasks import greet, libraries
+
+    tasks = min(int(context.defaultParallelism), GREETINGS_MAX)
+    waiting = ThreadPoolExecutor(1, "ingest-greet")
+    try:
+        answers = waiting.submit(context.parallelize(range(tasks), tasks).mapPartitions(greet).collect).result(
+            START_DEADLINE_S
+        )
+    except TooLong as exc:
+        raise EngineUnavailable(
+            f"No executor of Spark's has answered for {START_DEADLINE_S:.0f} s. Look for free cores on the cluster's page."
+        ) from exc
+    except failures() as exc:
+        said = _PYTHON_ERROR.findall(str(exc))
+        raise EngineUnavailable(
+            f"Spark's executors cannot work for Meterhouse: {' '.join(said[:1])[:400]} docs/spark.md says what they need."
+        ) from exc
+    finally:
+        waiting.shutdown(wait=False, cancel_futures=True)
+    others = [answer for answer in answers if answer != libraries()]
+    if others:
+        raise EngineUnavailable(
+            f"An executor has other libraries than this process ({others[0]}; here {libraries()}), and the same rows might"
+            " become others there. Install requirements/runtime.txt on every node."
+        )
 
 
 def _options(master: str) -> list[tuple[str, str]]:

@@ -6,12 +6,14 @@ the same. So nothing but counts and rejected rows travels through the JVM and to
 """
 
 import os
+import platform
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ CHUNKS_A_PART = 4
 _ANSWERS = (DomainError, DatabaseError, StoreError)
 
 
+_LIBRARIES = ("pyarrow", "polars", "numpy", "phonenumbers", "pycountry", "orjson")
 _loaders: "dict[uuid.UUID, Loader]" = {}
 
 
@@ -111,6 +114,23 @@ class Order:
     at: datetime
 
 
+def greet(nothing: Iterator[Any]) -> Iterator[tuple[str, ...]]:
+    """Imports what the other tasks need, and says which libraries it found."""
+    _to_the_end(nothing)
+    _set_up()
+    yield libraries()
+
+
+def libraries() -> tuple[str, ...]:
+    """The versions that decide what becomes of a row."""
+    return platform.python_version(), *(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+
+
+def _set_up() -> None:
+    if not apps.ready:
+        django.setup()
+
+
 def prepare(part: Part, nothing: Iterator[Any]) -> Iterator[Prepared]:
     """Reads and normalises a part."""
     _to_the_end(nothing)
@@ -135,8 +155,7 @@ def load(order: Order, part: Part, prepared: Iterator[Prepared]) -> "Iterator[Lo
 
 
 def _loaded(order: Order, path: Path) -> "Loaded":
-    if not apps.ready:
-        django.setup()
+    _set_up()
     from ingestion.outages import trouble_told
 
     with trouble_told(), pa.memory_map(str(path)) as file:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -183,3 +184,16 @@ def test_a_master_that_is_none_is_refused(settings: LazySettings) -> None:
     settings.SPARK_MASTER = "nowhere"
     with pytest.raises(EngineUnavailable, match="SPARK_MASTER"):
         spark_session.session()
+
+
+def test_executors_that_cannot_work_are_found_out_before_there_is_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spark_session.end()
+    monkeypatch.setenv("PYSPARK_PYTHON", str(Path(sys.base_prefix) / "bin" / "python3"))  # has none of the libraries
+    path = written(tmp_path, "a.csv", f"id,name\n1,{mark()}\n")
+    code, _, err = ingest(path, "--engine", "spark")
+    assert code == 2
+    assert "Spark's executors cannot work for Meterhouse" in err
+    assert "ModuleNotFoundError" in err
+    assert not IngestionJob.objects.filter(source_path=str(path)).exists()
