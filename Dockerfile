@@ -21,7 +21,7 @@ FROM base AS application
 # The numbers are fixed, so that volumes keep their owner from one build to the next.
 RUN groupadd --gid 10001 meterhouse \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin meterhouse \
-    && install --directory --owner 10001 --group 10001 /data/inbox /data/objects /data/scratch
+    && install --directory --owner 10001 --group 10001 /data/inbox /data/objects /data/scratch /data/uploads
 WORKDIR /app
 COPY manage.py ./
 COPY config config

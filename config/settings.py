@@ -69,6 +69,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "evaluate-alerts": {"task": "credits.evaluate_alerts", "schedule": 60, "options": {"expire_seconds": 60}},
     "deliver-alerts": {"task": "credits.deliver_alerts", "schedule": 10, "options": {"expire_seconds": 10}},
     "sweep-ingestion": {"task": "ingestion.sweep", "schedule": 60, "options": {"expire_seconds": 60}},
+    "sweep-uploads": {"task": "ingestion.sweep_uploads", "schedule": 60, "options": {"expire_seconds": 60}},
     "look-at-watched-sources": {"task": "ingestion.look", "schedule": 60, "options": {"expire_seconds": 60}},
 }
 
@@ -102,6 +103,11 @@ INGEST_ATTEMPTS_MAX: int = env.int("INGEST_ATTEMPTS_MAX", default=5)
 # Objects of S3 are copied here while they are read; "" is the system's folder for temporary files.
 INGEST_TEMPORARY: str = env.str("INGEST_TEMPORARY", default="")
 INGEST_DOWNLOAD_BYTES_MAX: int = env.int("INGEST_DOWNLOAD_BYTES_MAX", default=107_374_182_400)
+INGEST_UPLOAD_DIR: str = env.str("INGEST_UPLOAD_DIR", default="") or str(BASE_DIR / ".local" / "uploads")
+INGEST_UPLOAD_BYTES_MAX: int = env.int("INGEST_UPLOAD_BYTES_MAX", default=1_073_741_824)
+INGEST_UPLOAD_DAYS: int = env.int("INGEST_UPLOAD_DAYS", default=7)
+INGEST_UPLOAD_KEPT_DAYS: int = env.int("INGEST_UPLOAD_KEPT_DAYS", default=30)
+INGEST_ADMIN_FOLDERS: list[str] = env.list("INGEST_ADMIN_FOLDERS", default=[])
 S3_ENDPOINT_URL: str = env.str("S3_ENDPOINT_URL", default="")
 SPARK_MASTER: str = env.str("SPARK_MASTER", default="local[2]")
 SPARK_PART_BYTES: int = env.int("SPARK_PART_BYTES", default=33_554_432)
@@ -319,6 +325,7 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Data",
                 "items": [
+                    _nav("Load a file", "upload", "ingestion_upload", "ingestion.load_file"),
                     _nav("Ingestion jobs", "upload_file", "ingestion_ingestionjob", "ingestion.view_ingestionjob"),
                     _nav("Watched sources", "visibility", "ingestion_watchedsource", "ingestion.view_watchedsource"),
                     _nav("Saved mappings", "schema", "ingestion_savedmapping", "ingestion.view_savedmapping"),

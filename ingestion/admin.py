@@ -1,24 +1,29 @@
 """Ingestion jobs in the operator admin: what every file gave, and the rows that could not be loaded."""
 
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.template.defaultfilters import filesizeformat
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
-from config.display import Tile, code, figure, labelled, moment, quiet, short_figure
+from config.display import code, figure, labelled, moment, quiet
 from config.read_only import ReadOnlyAdmin, ReadOnlyInline
+from ingestion.admin_job_pages import job_context, progress_page, rejects_csv, retry
 from ingestion.admin_jobs import JobActions
+from ingestion.admin_uploads import UploadAdmin, job_url
 from ingestion.admin_watched import WatchedSourceAdmin
 from ingestion.models import DeadLetter, IngestionJob, SavedMapping
 
-__all__ = ["WatchedSourceAdmin"]
+__all__ = ["UploadAdmin", "WatchedSourceAdmin"]
 
-REASONS_SHOWN_MAX = 20
 RAW_SHOWN_CHARACTERS = 300
-EVENTS_SHOWN = 50
 STATE_TONES = {
     "queued": "info",
     "running": "info",
@@ -69,7 +74,7 @@ class IngestionJobAdmin(JobActions, ReadOnlyAdmin):
     )
     readonly_fields = ("size", "state_label", "error_text", "rate", "started", "finished")
     inlines = (DeadLetterInline,)
-    change_form_before_template = "admin/ingestion/job.html"
+    change_form_outer_before_template = "admin/ingestion/job.html"
     ordering = ("-created_at",)
     list_filter_submit = False
 
@@ -113,17 +118,43 @@ class IngestionJobAdmin(JobActions, ReadOnlyAdmin):
     def error_text(self, job: IngestionJob) -> SafeString:
         return quiet("none") if not job.error_code else code(f"{job.error_code}: {job.error}")
 
+    def get_urls(self) -> list[URLPattern]:
+        def page(view: Callable[..., HttpResponseBase], name: str) -> Any:
+            wrapped = self.admin_site.admin_view(view)
+            return path(f"<uuid:job_id>/{name}/", wrapped, name=f"ingestion_ingestionjob_{name}")
+
+        return [
+            page(self.progress_view, "progress"),
+            page(self.retry_view, "retry"),
+            page(self.rejects_view, "rejects"),
+            *super().get_urls(),
+        ]
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
         job = self.get_object(request, object_id)
-        shown = (
-            {}
-            if job is None
-            else {"tiles": row_tiles(job), "reasons": reject_reasons(job), "happened": job.events.all()[:EVENTS_SHOWN]}
-        )
+        shown = {} if job is None else job_context(job, request)
         response: HttpResponse = super().change_view(request, object_id, form_url, {**(extra_context or {}), **shown})
         return response
+
+    def progress_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        return progress_page(request, self._seen(request, job_id))
+
+    def retry_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        job = self._seen(request, job_id)
+        return retry(request, job) if request.method == "POST" else redirect(job_url(job_id))
+
+    def rejects_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponseBase:
+        return rejects_csv(self._seen(request, job_id), request.GET.get("reason", ""))
+
+    def _seen(self, request: HttpRequest, job_id: uuid.UUID) -> IngestionJob:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        job: IngestionJob | None = IngestionJob.objects.filter(pk=job_id).first()
+        if job is None:
+            raise Http404
+        return job
 
 
 @admin.register(SavedMapping)
@@ -143,20 +174,3 @@ class SavedMappingAdmin(ReadOnlyAdmin):
     @admin.display(description="Saved", ordering="updated_at")
     def saved(self, mapping: SavedMapping) -> SafeString:
         return moment(mapping.updated_at)
-
-
-def row_tiles(job: IngestionJob) -> list[Tile]:
-    """Rows read = loaded + duplicates + rejected."""
-    share = f"{job.reject_share:.2%} of the rows read"
-    return [
-        Tile("Rows read", short_figure(job.rows_read), "= loaded + duplicates + rejected"),
-        Tile("Loaded", short_figure(job.rows_loaded), "new in the store"),
-        Tile("Duplicates", short_figure(job.rows_duplicate), "were in the store already"),
-        Tile("Rejected", short_figure(job.rows_rejected), share, tone="warning" if job.rows_rejected else ""),
-    ]
-
-
-def reject_reasons(job: IngestionJob) -> list[Any]:
-    """The commonest reasons of its rejected rows: `reason`, `rows`."""
-    groups = job.dead_letters.values("reason").annotate(rows=Count("pk")).order_by("-rows", "reason")
-    return list(groups[:REASONS_SHOWN_MAX])

@@ -85,7 +85,7 @@ def local_file(
 
 
 @contextmanager
-def speaking_of(place: Place, path: Path) -> Iterator[None]:
+def speaking_of(place: Place | str, path: Path) -> Iterator[None]:
     """What is refused inside says where the file came from, not where its copy is."""
     try:
         yield

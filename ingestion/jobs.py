@@ -53,6 +53,7 @@ class Inspection:
     mapping_name: str = ""
     retry_of: IngestionJob | None = None
     origin: str = ""  # where `path` is a copy of, when it is one
+    given_name: str = ""  # how its owner calls it, when it was stored under another name
     tables: tuple[ScoredTable, ...] = ()  # of a dump or database, the best first; `detected` says which is read
 
     @property
@@ -63,7 +64,7 @@ class Inspection:
     @property
     def name(self) -> str:
         """The file's name without what leads to it."""
-        return self.origin.rpartition("/")[2] or self.path.name
+        return self.given_name or self.origin.rpartition("/")[2] or self.path.name
 
 
 class NothingToRetry(RefusedFile):
@@ -86,6 +87,15 @@ def inspect(
 
     Raises `RefusedFile` subclasses, `NothingMappable`, `MappingDoesNotFit`.
     """
+    known, detected, tables = identify(path, wanted=wanted, table=table, sheet=sheet)
+    name, found = _mapped(path, detected, mapping)
+    return Inspection(path, known, detected, found, name, tables=tables)
+
+
+def identify(
+    path: Path, *, wanted: str = "auto", table: str = "", sheet: str = ""
+) -> tuple[Fingerprint, DetectedFormat, tuple[ScoredTable, ...]]:
+    """What a file is, and of its tables which is read, before its columns are looked at. Raises as `inspect` does."""
     known = _fingerprint(path)
     detected = detect(path, wanted=wanted, not_utf8_at=known.not_utf8_at, known_header=KNOWN_HEADER, sheet=sheet)
     tables: list[ScoredTable] = []
@@ -98,8 +108,7 @@ def inspect(
         detected = replace(detected, choice=chosen(tables, wanted=table, path=str(path)).name)
     elif table:
         raise UnknownTable(f"{path} is {detected.format}, which has no tables. Leave --table out.")
-    name, found = _mapped(path, detected, mapping)
-    return Inspection(path, known, detected, found, name, tables=tuple(tables))
+    return known, detected, tuple(tables)
 
 
 def retriable(job_id: uuid.UUID) -> IngestionJob:
@@ -115,13 +124,14 @@ def inspect_retry(job: IngestionJob, *, path: Path, mapping: tuple[str, MappingD
 
     Raises `FileChanged` and what `inspect` raises.
     """
-    known = _unchanged(job, path)
+    known = unchanged(job, path)
     detected = DetectedFormat.from_json(job.detected)
     name, found = _mapped(path, detected, mapping)
     return Inspection(path, known, detected, found, name, retry_of=job)
 
 
-def _unchanged(job: IngestionJob, path: Path) -> Fingerprint:
+def unchanged(job: IngestionJob, path: Path) -> Fingerprint:
+    """The fingerprint of a file that must be the one the job read. Raises `FileChanged`."""
     known = _fingerprint(path)
     if (known.size_bytes, known.sha256) != (job.size_bytes, job.sha256):
         raise FileChanged(
@@ -135,7 +145,7 @@ def inspect_begun(job: IngestionJob, *, path: Path) -> Inspection:
 
     Raises `FileChanged` and the refusals of a file that cannot be read.
     """
-    known = _unchanged(job, path)
+    known = unchanged(job, path)
     return Inspection(
         path, known, DetectedFormat.from_json(job.detected), Mapping.from_json(job.mapping), retry_of=job.retry_of
     )
@@ -165,14 +175,14 @@ def _fingerprint(path: Path) -> Fingerprint:
 
 
 def _mapped(path: Path, detected: DetectedFormat, mapping: tuple[str, MappingDocument] | None) -> tuple[str, Mapping]:
-    samples, lists = _samples(path, detected)
+    samples, lists = samples_of(path, detected)
     if mapping is None:
         return "", infer(samples, lists=lists)
     name, document = mapping
     return name, document.applied(samples, lists=lists)
 
 
-def _samples(path: Path, detected: DetectedFormat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def samples_of(path: Path, detected: DetectedFormat) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """The first values of each text column and of each list, from the file's first batch that has rows. Raises `EmptyFile`."""
     columns = detected.dialect.columns if detected.dialect else ()
     seen = False

@@ -185,6 +185,61 @@ class SavedMapping(models.Model):
         return self.name
 
 
+class Upload(models.Model):
+    """A file that an operator wants to load: where it is, what was found in it, how it is to be read, and the job it became."""
+
+    class State(models.TextChoices):
+        LOOKING = "looking", "being looked at"
+        READY = "ready", "ready to load"
+        REFUSED = "refused", "refused"
+        STARTED = "started", "started"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=255, help_text="As it was given; never used as a path.")
+    path = models.TextField(help_text="Where it lies for web and workers, or its s3:// URL.")
+    is_stored = models.BooleanField(default=True, help_text="It was uploaded: its file is ours to remove.")
+    size_bytes = models.BigIntegerField(default=0)
+    source = models.CharField(max_length=100, blank=True, default="")
+    retry_of = models.ForeignKey(
+        IngestionJob, null=True, blank=True, on_delete=models.CASCADE, related_name="prepared_retries",
+        help_text="The job whose rejected rows are to be read again.",
+    )  # fmt: skip
+    options = models.JSONField(default=dict, help_text="Format, table and sheet that were asked for.")
+    document = models.JSONField(null=True, blank=True, help_text="The mapping that was asked for; empty: found out.")
+    mapping_name = models.CharField(max_length=100, blank=True, default="")
+
+    state = models.CharField(max_length=16, choices=State.choices, default=State.LOOKING)
+    stage = models.CharField(max_length=100, blank=True, default="", help_text="What is being done with it.")
+    turn = models.PositiveIntegerField(default=1, help_text="Rises whenever it is to be looked at anew.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Times a worker began to look in this turn.")
+    sent_at = models.DateTimeField()
+    result = models.JSONField(default=dict, help_text="What was found; see ingestion/previews.py.")
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error = models.TextField(blank=True, default="")
+
+    job = models.OneToOneField(
+        IngestionJob, null=True, blank=True, on_delete=models.SET_NULL, related_name="upload",
+        help_text="The job that loads it.",
+    )  # fmt: skip
+    uploaded_by = models.CharField(max_length=254, blank=True, default="")
+    created_at = models.DateTimeField()
+    removed_at = models.DateTimeField(null=True, blank=True, help_text="When its file was removed.")
+
+    class Meta:
+        ordering = ["-created_at"]
+        default_permissions = ("view",)
+        permissions = [("load_file", "Can upload, preview and load files")]
+        indexes = [
+            models.Index(fields=["sent_at"], name="upload_looking", condition=Q(state="looking")),
+            models.Index(
+                fields=["created_at"], name="upload_kept", condition=Q(is_stored=True, removed_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class WatchedSource(models.Model):
     """A folder, pattern or `s3://` prefix that is looked at every minute; what comes to lie there is loaded."""
 

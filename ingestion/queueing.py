@@ -63,6 +63,7 @@ class Request:
     sheet: str = ""
     mapping: tuple[str, MappingDocument] | None = None
     again: bool = False
+    name: str = ""  # how the file is called, when it was stored under another name
 
     def as_json(self) -> dict[str, Any]:
         mapping = None if self.mapping is None else {"name": self.mapping[0], "document": self.mapping[1].as_json()}
@@ -75,7 +76,7 @@ class Request:
         return cls(**{name: value[name] for name in _PLAIN if name in value}, mapping=mapping)
 
 
-_PLAIN = ("path", "wanted", "table", "sheet", "again")
+_PLAIN = ("path", "wanted", "table", "sheet", "again", "name")
 
 
 def enqueue(
@@ -92,10 +93,12 @@ def enqueue(
     engine: str = "local",
     chunk_rows: int = CHUNK_ROWS,
     requested_by: str = "",
+    name: str = "",
 ) -> IngestionJob:
     """Writes a queued job for the file and, once that is committed, tells a worker. Nothing of the file is read here.
 
-    `mapping` is kept as it is now (`find_mapping` gives it). The path must mean the same file to the worker. Raises
+    `mapping` is kept as it is now (`find_mapping` gives it). The path must mean the same file to the worker; `name` is how
+    the file is called, when that is not what its path says. Raises
     `UnreadableFile` when there is no such file or its name is not UTF-8, `QueueFull`.
     """
     text = as_text(str(path))
@@ -108,11 +111,11 @@ def enqueue(
         text = str(file.resolve())
     if IngestionJob.objects.filter(state=_State.QUEUED).count() >= QUEUED_MAX:
         raise QueueFull(f"{QUEUED_MAX:,} jobs are waiting already. Cancel some, or wait until they are done.")
-    request = Request(text, wanted, table, sheet, mapping, again)
+    request = Request(text, wanted, table, sheet, mapping, again, name)
     with transaction.atomic():
         job = IngestionJob.objects.create(
             source_path=text,
-            source_file=text.rpartition("/")[2][-255:],
+            source_file=(name or text.rpartition("/")[2])[-255:],
             source=source,
             engine=engine,
             size_bytes=0,

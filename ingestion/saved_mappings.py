@@ -26,16 +26,21 @@ def save_mapping(mapping: Mapping, *, name: str, source: str, now: datetime) -> 
 
     One of the same name is replaced; so is, for its source alone, the one that the source had. Raises `InvalidMapping`.
     """
+    return save_document(MappingDocument.of(mapping), name=name, source=source, now=now)
+
+
+def save_document(document: MappingDocument, *, name: str, source: str, now: datetime) -> tuple[SavedMapping, bool]:
+    """As `save_mapping`, for a mapping that was typed."""
     if not name.strip() or len(name) > NAME_MAX or not name.isprintable() or "/" in name or name.endswith(".json"):
         raise InvalidMapping(f"A mapping's name has 1 to {NAME_MAX} characters, no '/' and no '.json' at its end.")
-    document = MappingDocument.of(mapping).as_json()
+    kept = document.as_json()
     with transaction.atomic():
         if source:
             SavedMapping.objects.filter(source=source).exclude(name=name).update(source="", updated_at=now)
         return SavedMapping.objects.update_or_create(
             name=name,
-            defaults={"source": source, "document": document, "updated_at": now},
-            create_defaults={"source": source, "document": document, "created_at": now, "updated_at": now},
+            defaults={"source": source, "document": kept, "updated_at": now},
+            create_defaults={"source": source, "document": kept, "created_at": now, "updated_at": now},
         )
 
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from config.celery import app
 from config.errors import DomainError
-from ingestion import queueing, rolling_back, watching, working
+from ingestion import queueing, retention, rolling_back, uploads, watching, working
 from ingestion.outages import LockLost
 
 log = structlog.get_logger(__name__)
@@ -71,6 +71,31 @@ def sweep() -> None:
         return
     if sent:
         log.info("ingestion_sweep", sent=sent)
+
+
+@app.task(name=uploads.TASK)
+def look_at_upload(upload_id: str) -> None:
+    """Looks at one file that an operator brought, then has the next one looked at."""
+    try:
+        upload = uploads.look_at(uuid.UUID(upload_id))
+        if upload is not None:
+            log.info("upload_looked_at", upload=upload_id, state=upload.state, error=upload.error_code)
+            uploads.send_next()
+    except (OperationalError, InterfaceError) as error:
+        log.warning("upload_left", upload=upload_id, error=type(error).__name__)
+
+
+@app.task(name="ingestion.sweep_uploads")
+def sweep_uploads() -> None:
+    """Takes up uploads whose message was lost, and removes the files that nobody needs any more."""
+    try:
+        sent = uploads.sweep(now=timezone.now())
+        removed = retention.remove_old(now=timezone.now())
+    except OperationalError as error:
+        log.warning("uploads_sweep_left_out", error=type(error).__name__)
+        return
+    if sent or removed:
+        log.info("uploads_sweep", sent=sent, removed=removed)
 
 
 @app.task(name="ingestion.look")

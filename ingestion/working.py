@@ -55,10 +55,11 @@ def _carry_out(job: IngestionJob, *, should_stop: Callable[[], bool]) -> None:
     with ExitStack() as copies:
         try:
             engines.make_ready(job.engine)
-            place = place_of(queueing.Request.from_json(job.request or {}).path)
+            request = queueing.Request.from_json(job.request or {})
+            place, given_name = place_of(request.path), request.name
             path = copies.enter_context(local_file(place, should_stop=should_stop))
-            with speaking_of(place, path):
-                found = replace(_inspected(job, path), origin=origin_of(place))
+            with speaking_of(given_name or place, path):
+                found = replace(_inspected(job, path), origin=origin_of(place), given_name=given_name)
         except Stopped:
             queueing.queue_again(job, now=timezone.now())
             return

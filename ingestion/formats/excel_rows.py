@@ -60,6 +60,12 @@ def choose_sheet(path: Path, *, known_header: frozenset[str], wanted: str) -> Ch
         return chosen
 
 
+def sheet_names(path: Path) -> list[str]:
+    """The sheets of a workbook in their order, hidden ones too, SHEETS_LOOKED_AT at most. Raises `BrokenFile`, `TooLarge`."""
+    with _opened(path) as (book, _):
+        return [sheet.name for sheet in book.sheets[:SHEETS_LOOKED_AT]]
+
+
 def _header(rows: list[list[str]], known_header: frozenset[str]) -> tuple[int, int, bool]:
     """The header's place among the filled rows (1 for the first, 0 for none), its known names, whether there are rows."""
     best, place = 0, 0

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, reverse
 from django.utils import timezone
@@ -18,7 +19,7 @@ from config.errors import handler500
 from credits import counters, ledger, metering
 from credits.alerts import send_test
 from credits.models import Command, CreditGrant, CreditTransaction, SetAside
-from ingestion.models import IngestionJob, SavedMapping, WatchedSource
+from ingestion.models import IngestionJob, SavedMapping, Upload, WatchedSource
 from tests.factories import make_customer, make_usage, make_verification
 from tests.operators import client_of, make_member, make_operator, make_staff
 
@@ -51,7 +52,16 @@ MODELS: dict[str, dict[str, int]] = {
     "credits_command": READ_ONLY,
     "credits_verificationrun": {**READ_ONLY, "check_now": 200, "repair_now": 200},
     "django_celery_beat_periodictask": READ_ONLY,
-    "ingestion_ingestionjob": {**READ_ONLY, "cancel_job": 200, "go_on": 200, "roll_back": 200},
+    "ingestion_ingestionjob": {
+        **READ_ONLY,
+        "cancel_job": 200,
+        "go_on": 200,
+        "roll_back": 200,
+        "progress": 200,
+        "rejects": 200,
+        "retry": 302,  # a button's: it leads back
+    },
+    "ingestion_upload": {**EDITED, "state": 200},
     "ingestion_savedmapping": READ_ONLY,
     "ingestion_watchedsource": {**EDITED, "delete": 200},
 }
@@ -113,6 +123,7 @@ def shown() -> dict[str, Any]:
             created_at=now,
             updated_at=now,
         ).pk,
+        "ingestion_upload": Upload.objects.create(name="data.csv", path="data.csv", created_at=now, sent_at=now).pk,
         "ingestion_watchedsource": WatchedSource.objects.create(path=f"/srv/{customer.number}").pk,
     }
 
@@ -134,8 +145,8 @@ def address(name: str) -> str:
 
 def get(name: str, user: Any) -> HttpResponse:
     response = client_of(user).get(address(name))
-    assert isinstance(response, HttpResponse)
-    return response
+    assert isinstance(response, HttpResponseBase)
+    return cast(HttpResponse, response)  # rejected rows come as a stream
 
 
 def test_every_page_of_the_admin_has_a_decision() -> None:
