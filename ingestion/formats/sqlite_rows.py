@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import ge
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from ingestion.formats.whole_files import BrokenFile, TooLarge, whole_path
 MAGIC = b"SQLite format 3\x00"
 BATCH_ROWS = 50_000
 BATCH_BYTES = 16 * 1024 * 1024
+FETCH_ROWS, FETCH_BYTES = 256, 64 * 1024 * 1024
 # How long one call into the library may take; a scan that counts ends with it and says what it has.
 DEADLINE_S = 60.0
 TICKS = 50_000
@@ -196,8 +198,8 @@ class SqliteReader:
                 raise TooLarge(f"{self._path}: {self._name!r} has {len(table.columns)} columns; 1 to {most} are read.")
             collected = _Collected(table)
             try:
-                for row in _rows(database, table, size):
-                    collected.add(row)
+                for rows in _rows(database, table, size):
+                    collected.add(rows)
                     if collected.full:
                         yield collected.batch()
                         collected = _Collected(table, collected.number)
@@ -217,35 +219,45 @@ class _Unread:
     message: str
 
 
-def _rows(database: _Database, table: _Table, size: int) -> Iterator[Any]:
-    """Rows in order, each with its rowid before it where there is one; `_Unread` for one with a value that cannot be read.
+def _rows(database: _Database, table: _Table, size: int) -> Iterator[list[Any] | _Unread]:
+    """Rows in order, some at a time, each with its rowid before it where there is one; `_Unread` for one that cannot be read.
 
     Raises `sqlite3.Error`, also where rowids do not rise, and for more rows than the file has room for.
     """
+    # As many as fit into FETCH_BYTES if all their values are as long as they may be. A call that fails loses its rows: those of
+    # a table with rowids are then read one by one, to the one that is damaged.
+    step = max(1, min(FETCH_ROWS, FETCH_BYTES // (len(table.columns) * limits.FIELD_BYTES_MAX))) if table.rowid else 1
     last: int | None = None
     cursor = None
-    count = 0
+    count = singly = 0
     while True:
-        try:
-            if cursor is None:
-                cursor = database.call(database.connection.execute, *_after(table, last))
-            row = database.call(cursor.fetchone)
-        except (sqlite3.DataError, sqlite3.OperationalError) as exc:
-            if not table.rowid or _unread(exc, 0) is None:
-                raise
-            # The library looks a row ahead: this one may be whole and the next one not.
-            cursor, row = None, _one(database, table, last)
-        if row is None:
-            return
-        count += 1
-        if table.rowid:
-            rowid = row.rowid if isinstance(row, _Unread) else row[0]
-            if last is not None and rowid <= last:
+        if singly:
+            singly -= 1
+            one = _one(database, table, last)
+            if one is None:
+                return
+            rows, rowids = ([], [one.rowid]) if isinstance(one, _Unread) else ([one], [one[0]])
+        else:
+            try:
+                if cursor is None:
+                    cursor = database.call(database.connection.execute, *_after(table, last))
+                rows = database.call(cursor.fetchmany, step)
+            except sqlite3.Error:
+                if not table.rowid:
+                    raise
+                cursor, singly = None, step + 1
+                continue
+            if not rows:
+                return
+            one, rowids = None, [row[0] for row in rows] if table.rowid else []
+        count += max(len(rows), len(rowids))
+        if rowids:
+            if any(map(ge, [rowids[0] - 1 if last is None else last, *rowids], rowids)):
                 raise sqlite3.DatabaseError("its pages lead round in circles")
-            last = rowid
+            last = rowids[-1]
         if count * ROW_BYTES_MIN > size:
             raise sqlite3.DatabaseError("it has more rows than the file has room for")
-        yield row
+        yield one if isinstance(one, _Unread) else rows
 
 
 def _after(table: _Table, last: int | None) -> tuple[str, tuple[int, ...]]:
@@ -263,12 +275,15 @@ def _one(database: _Database, table: _Table, last: int | None) -> Any:
     if found is None:
         return None
     try:
-        return database.call(database.connection.execute, table.select(f"WHERE {rowid} = ?"), found).fetchone()
+        row = database.call(database.connection.execute, table.select(f"WHERE {rowid} = ?"), found).fetchone()
     except (sqlite3.DataError, sqlite3.OperationalError) as exc:
         unread = _unread(exc, found[0])
         if unread is None:
             raise
         return unread
+    if row is None:
+        raise sqlite3.DatabaseError("a row is not where its tree says")
+    return row
 
 
 def _unread(error: sqlite3.Error, rowid: int) -> _Unread | None:
@@ -281,11 +296,11 @@ def _unread(error: sqlite3.Error, rowid: int) -> _Unread | None:
 
 
 class _Collected:
-    """The rows of the next batch."""
+    """The rows of the next batch, column by column."""
 
     def __init__(self, table: _Table, number: int = 0) -> None:
         self._table, self.number = table, number
-        self._rows: list[tuple[str, ...]] = []
+        self._columns: list[list[str]] = [[] for _ in table.columns]
         self._numbers: list[int] = []
         self._rejects: list[Reject] = []
         self._bytes = 0
@@ -293,43 +308,53 @@ class _Collected:
 
     @property
     def read(self) -> int:
-        return len(self._rows) + len(self._rejects)
+        return len(self._numbers) + len(self._rejects)
 
     @property
     def full(self) -> bool:
         return self.read >= self._most or self._bytes >= BATCH_BYTES
 
-    def add(self, row: Any) -> None:
-        if isinstance(row, _Unread):
-            self.reject(row.reason, row.message, f"rowid {row.rowid}")
+    def add(self, rows: list[Any] | _Unread) -> None:
+        if isinstance(rows, _Unread):
+            self.reject(rows.reason, rows.message, f"rowid {rows.rowid}")
             return
-        values = tuple(map(_text, row[1:] if self._table.rowid else row))
-        length = sum(map(len, values))
-        self._bytes += length
-        if length > limits.ROW_BYTES_MAX:
-            message = f"the row is longer than {limits.ROW_BYTES_MAX} characters"
-            self.reject("ROW_TOO_LONG", message, clip("\t".join(value[:100] for value in values)))
-            return
-        self.number += 1
-        self._rows.append(values)
-        self._numbers.append(self.number)
+        columns: list[Any] = list(zip(*rows, strict=True))[1 if self._table.rowid else 0 :]
+        columns = [column if set(map(type, column)) == {str} else list(map(_text, column)) for column in columns]
+        lengths = [sum(map(len, column)) for column in columns]
+        self._bytes += sum(lengths)
+        if sum(lengths) > limits.ROW_BYTES_MAX:
+            columns = self._without_long_rows(columns)
+        else:
+            self._numbers += range(self.number + 1, self.number + 1 + len(rows))
+            self.number += len(rows)
+        for kept, column in zip(self._columns, columns, strict=True):
+            kept += column
+
+    def _without_long_rows(self, columns: list[Any]) -> list[Any]:
+        kept = []
+        for row in zip(*columns, strict=True):
+            if sum(map(len, row)) > limits.ROW_BYTES_MAX:
+                message = f"the row is longer than {limits.ROW_BYTES_MAX} characters"
+                self.reject("ROW_TOO_LONG", message, clip("\t".join(value[:100] for value in row)))
+            else:
+                self.number += 1
+                self._numbers.append(self.number)
+                kept.append(row)
+        return list(zip(*kept, strict=True)) if kept else [()] * len(columns)
 
     def reject(self, reason: str, message: str, raw: str) -> None:
         self.number += 1
         self._rejects.append(Reject(self.number, "", reason, message, raw))
 
     def batch(self) -> Batch:
-        names = unique_names(list(self._table.columns))
-        columns = list(zip(*self._rows, strict=True)) if self._rows else [()] * len(names)
-        arrays = [pa.array(column, pa.string()) for column in columns]
-        rows, kept = pa.RecordBatch.from_arrays(arrays, names=names), self._rows
-        return Batch(
-            rows,
-            pa.array(self._numbers, pa.int64()),
-            lambda place: clip("\t".join(kept[place])),
-            self._rejects,
-            self._bytes,
-        )
+        kept = self._columns
+        arrays = [pa.array(column, pa.string()) for column in kept]
+        rows = pa.RecordBatch.from_arrays(arrays, names=unique_names(list(self._table.columns)))
+
+        def raw(place: int) -> str:
+            return clip("\t".join(column[place] for column in kept))
+
+        return Batch(rows, pa.array(self._numbers, pa.int64()), raw, self._rejects, self._bytes)
 
 
 def _text(value: Any) -> str:

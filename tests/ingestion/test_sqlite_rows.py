@@ -83,6 +83,7 @@ def test_the_best_table_is_read_unless_one_is_named(tmp_path: Path) -> None:
 
 def test_rows_come_in_batches_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_rows, "BATCH_ROWS", 4)
+    monkeypatch.setattr(sqlite_rows, "FETCH_ROWS", 2)
     batches = read(database(tmp_path, PEOPLE, people(10)), "people")
     assert [batch.rows.num_rows for batch in batches] == [4, 4, 2]
     assert [number for batch in batches for number in batch.numbers.to_pylist()] == list(range(1, 11))
@@ -91,6 +92,7 @@ def test_rows_come_in_batches_in_their_order(tmp_path: Path, monkeypatch: pytest
 
 def test_batches_end_by_bytes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_rows, "BATCH_BYTES", 50)
+    monkeypatch.setattr(sqlite_rows, "FETCH_ROWS", 1)
     assert [batch.rows.num_rows for batch in read(database(tmp_path, PEOPLE, people(5)), "people")] == [3, 2]
 
 
