@@ -20,8 +20,8 @@ from ingestion.outages import LockLost
 
 log = structlog.get_logger(__name__)
 
-# A job of many hours gives its turn to the next after this, between two chunks; a chunk that takes longer than the rest of
-# the limit is ended, and its job taken up again by the sweep. All of it below the broker's visibility timeout.
+# A job of many hours gives its turn to the next after this, between two chunks; one whose chunk takes longer than the rest of
+# the limit fails, and may be resumed. All of it is below the broker's visibility timeout.
 TURN_S = 6 * 3600
 SOFT_LIMIT_S = 7 * 3600 - 60
 LIMIT_S = 7 * 3600

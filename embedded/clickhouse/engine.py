@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import tempfile
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 from embedded.clickhouse.errors import (
+    NOT_ENOUGH_SPACE,
     TOO_MANY_SIMULTANEOUS_QUERIES,
     from_engine,
     refusal,
 )
+from embedded.clickhouse.statements import insert_from_file
 
 DEFAULT_DATABASE = "default"
 _chdb: Any = importlib.import_module("chdb._chdb")  # an extension module without types
@@ -47,10 +50,6 @@ class RawConnection(Protocol):
     def send_query(self, query_str: str, format: str, *, params: dict[str, str] = ...) -> object: ...  # noqa: A002
     def streaming_fetch_result(self, streaming_result: object) -> Result | None: ...
     def streaming_cancel_query(self, streaming_result: object) -> None: ...
-    def send_insert(self, query_str: str, format: str) -> object: ...  # noqa: A002
-    def insert_append(self, insert_result: object, data: bytes) -> None: ...
-    def insert_cancel(self, insert_result: object) -> None: ...
-    def insert_done(self, insert_result: object) -> Result: ...
     def close(self) -> None: ...
 
 
@@ -149,27 +148,16 @@ class Session:
                 self.raw.streaming_cancel_query(handle)
 
     def insert(self, head: str, data_format: str, pieces: Iterator[bytes]) -> Result:
-        """Feed data into `INSERT INTO … ` (without its FORMAT clause); on any error the insert is cancelled."""
-        try:
-            handle = self.raw.send_insert(head, data_format)
-        except RuntimeError as error:
-            raise from_engine(error) from error
-        try:
-            for piece in pieces:
-                if piece:
-                    self.raw.insert_append(handle, piece)
-            return self.raw.insert_done(handle)
-        except RuntimeError as error:
-            self._cancel_insert(handle)
-            raise from_engine(error) from error
-        except BaseException:
-            self._cancel_insert(handle)
-            raise
+        """Insert data by `INSERT INTO … ` (without its FORMAT clause); raises ClickHouseError.
 
-    def _cancel_insert(self, handle: object) -> None:
-        self._must_reopen = True
-        with contextlib.suppress(RuntimeError):  # the engine has ended it by itself
-            self.raw.insert_cancel(handle)
+        Through a file without a name: chDB's own way to insert a stream says that all is well when the rows could not be
+        written, for want of room say.
+        """
+        with tempfile.TemporaryFile(prefix="insert-", buffering=0) as data:
+            for piece in pieces:
+                _keep(data, piece)
+            data.seek(0)
+            return self.execute(insert_from_file(head, data_format, f"/dev/fd/{data.fileno()}"), "Null")
 
     def forget_state(self) -> None:
         """Have the connection replaced before its next use: a statement has changed it."""
@@ -178,6 +166,15 @@ class Session:
     def close(self) -> None:
         """Close the connection."""
         self.raw.close()
+
+
+def _keep(file: IO[bytes], piece: bytes) -> None:
+    left = memoryview(piece)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise refusal(NOT_ENOUGH_SPACE, f"The data cannot be kept: {error}", "NOT_ENOUGH_SPACE") from error
 
 
 class SessionPool:

@@ -70,6 +70,18 @@ def data_insert(text: str) -> DataInsert | None:
     return None
 
 
+def insert_from_file(head: str, data_format: str, path: str) -> str:
+    """The statement that inserts a file's data, of an INSERT's text without its FORMAT clause."""
+    depth = 0
+    for token in tokens(head):
+        if token.kind == "sign":
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+        elif depth == 0 and token.kind == "word" and token.name == "settings":
+            start = token.end - len(token.text)
+            return f"{head[:start]}FROM INFILE '{path}' {head[start:]} FORMAT {data_format}"
+    return f"{head} FROM INFILE '{path}' FORMAT {data_format}"
+
+
 def _data_start(text: str, offset: int) -> int:
     """Where data starts after the format's name: behind blanks and one line break, as ClickHouse reads it."""
     while offset < len(text) and text[offset] in " \t\f;":

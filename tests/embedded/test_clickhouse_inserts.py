@@ -110,3 +110,21 @@ def test_client_that_breaks_off_inserts_nothing(client: Client, table: str, addr
     connection.close()
     assert client.query("SELECT 1").result_rows == [(1,)]
     assert rows(client, table) == []
+
+
+def test_rows_that_cannot_be_written_are_an_error(client: Client, table: str) -> None:
+    client.command(f"ALTER TABLE {table} MODIFY SETTING min_free_disk_bytes_to_perform_insert = {2**60}")
+    data = pyarrow.table({"number": pyarrow.array([1], pyarrow.uint64()), "word": ["one"]})
+    with pytest.raises(DatabaseError) as caught:
+        client.insert_arrow(table, data)
+    assert caught.value.code == 243
+    client.command(f"ALTER TABLE {table} RESET SETTING min_free_disk_bytes_to_perform_insert")
+    assert rows(client, table) == []
+
+
+def test_rows_that_break_a_constraint_are_an_error(client: Client, table: str) -> None:
+    client.command(f"ALTER TABLE {table} ADD CONSTRAINT small CHECK number < 10")
+    data = pyarrow.table({"number": pyarrow.array([1, 10], pyarrow.uint64()), "word": ["one", "ten"]})
+    with pytest.raises(DatabaseError, match="VIOLATED_CONSTRAINT"):
+        client.insert_arrow(table, data, settings={"max_insert_block_size": 10})
+    assert rows(client, table) == []

@@ -2,7 +2,15 @@
 
 import pytest
 
-from embedded.clickhouse.statements import DataInsert, Kill, changes_connection, data_insert, first_word, kill_query
+from embedded.clickhouse.statements import (
+    DataInsert,
+    Kill,
+    changes_connection,
+    data_insert,
+    first_word,
+    insert_from_file,
+    kill_query,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +77,15 @@ def test_kill_query_by_literal_and_by_parameter() -> None:
 def test_other_statements_are_no_kill_query() -> None:
     assert kill_query("SELECT 'KILL QUERY WHERE query_id = 1'", {}) is None
     assert kill_query("KILL MUTATION WHERE table = 't'", {}) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "statement"),
+    [
+        ("INSERT INTO t (a, b)", "INSERT INTO t (a, b) FROM INFILE '/f' FORMAT CSV"),
+        ("INSERT INTO t SETTINGS x = 1", "INSERT INTO t FROM INFILE '/f' SETTINGS x = 1 FORMAT CSV"),
+        ("INSERT INTO t (`settings`)", "INSERT INTO t (`settings`) FROM INFILE '/f' FORMAT CSV"),
+    ],
+)
+def test_data_is_inserted_from_a_file(head: str, statement: str) -> None:
+    assert insert_from_file(head, "CSV", "/f") == statement

@@ -172,6 +172,18 @@ def test_a_job_that_waits_for_its_store_can_be_cancelled(tmp_path: Path, own_sto
     assert (job.state, counts(job), job.waiting_since) == ("cancelled", (0, 0, 0, 0), None)
 
 
+def test_a_full_store_stops_the_job_which_goes_on_when_there_is_room(tmp_path: Path, own_store: ClickHouse) -> None:
+    path = people(tmp_path, mark())
+    setting = "min_free_disk_bytes_to_perform_insert"
+    clients.writer().command(f"ALTER TABLE records MODIFY SETTING {setting} = {2**60}")
+    job = loaded(path)
+    assert (job.state, job.error_code, counts(job)) == ("stopped", "STORE_FULL", (0, 0, 0, 0))
+    assert "Make room" in job.error
+    clients.writer().command(f"ALTER TABLE records RESET SETTING {setting}")
+    again = loaded(path)
+    assert (again.pk, again.state, counts(again)) == (job.pk, "done", (100, 100, 0, 0))
+
+
 def test_a_store_without_the_room_that_it_keeps_free_is_full() -> None:
     with pytest.raises(StoreFull), trouble_told():
         clients.writer().command(
