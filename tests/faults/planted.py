@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COPIED = ("accounts", "config", "credits", "embedded", "ingestion", "search", "templates", "tests")
+COPIED = ("accounts", "benchmarks", "config", "credits", "embedded", "ingestion", "search", "templates", "tests")
 TIMEOUT_S = 300
 
 
@@ -31,6 +31,34 @@ class Fault:
 
 
 FAULTS = [
+    Fault(
+        "the tables of one server are taken for those of a cluster",
+        "config/clickhouse/schema.py",
+        'if engine and engine.startswith("Replicated") != bool(kind):',
+        "if False:",
+        "tests/config/test_clickhouse_cluster.py",
+    ),
+    Fault(
+        "a table without a sharding key is spread by chance",
+        "config/clickhouse/cluster.py",
+        "if key is None:",
+        "if False:",
+        "tests/config/test_clickhouse_cluster.py",
+    ),
+    Fault(
+        "anybody says that TLS was ended before him",
+        "config/middleware.py",
+        'if said == "https" and is_within(peer, settings.TRUSTED_PROXIES):',
+        'if said == "https":',
+        "tests/config/test_scheme_of_proxy.py",
+    ),
+    Fault(
+        "a process that has hung still counts as alive",
+        "config/alive.py",
+        "if within_s is not None and age_s > within_s else None",
+        "if False else None",
+        "tests/config/test_alive.py",
+    ),
     Fault(
         "a decompression bomb is unpacked to its end",
         "ingestion/formats/encoding.py",
