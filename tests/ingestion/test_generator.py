@@ -2,11 +2,15 @@
 
 import csv
 import json
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from ingestion import generator
+from ingestion.formats.compression import open_content
 from ingestion.generator import COLUMNS, HEAD_ROWS, KNOWN_ID, write
 
 
@@ -85,3 +89,14 @@ def test_dirt_breaks_a_share_of_the_rows(tmp_path: Path) -> None:
 def test_lines_of_json_hold_the_same_records(tmp_path: Path, thousand: list[dict[str, str]]) -> None:
     write(tmp_path / "a.jsonl", rows=1000, file_format="jsonl", dirt=0)
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == thousand
+
+
+def test_the_command_packs_what_it_writes(tmp_path: Path) -> None:
+    out = StringIO()
+    options: dict[str, Any] = {"rows": 100, "seed": 7, "stdout": out}
+    call_command("generate_records", out=tmp_path / "a.csv.zst", **options)
+    call_command("generate_records", out=tmp_path / "b.csv", compress="gz", **options)
+    write(tmp_path / "c.csv", rows=100, seed=7)
+    assert open_content(tmp_path / "a.csv.zst").read() == (tmp_path / "c.csv").read_bytes()
+    assert open_content(tmp_path / "b.csv").read() == (tmp_path / "c.csv").read_bytes()
+    assert "100 records" in out.getvalue()

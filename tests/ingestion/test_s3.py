@@ -336,3 +336,16 @@ def test_a_worker_refuses_what_is_not_there_by_its_url(bucket: Bucket) -> None:
     assert job is not None
     assert (job.state, job.error_code) == ("refused", "NO_SUCH_KEY")
     assert bucket.url("none.csv") in job.error
+
+
+@pytest.mark.usefixtures("stores")
+def test_rejected_rows_of_an_object_are_read_again_from_there(bucket: Bucket) -> None:
+    url = bucket.put("people.csv", f"id,name\n1,{mark()}\n2\n")
+    (first,) = json.loads(ingest(url, "--json")[1])
+    assert (first["loaded"], first["rejected"]) == (1, 1)
+    (again,) = json.loads(ingest("--retry", first["job"], "--json")[1])
+    assert (again["path"], again["read"], again["rejected"], again["retry_of"]) == (url, 1, 1, first["job"])
+    bucket.put("people.csv", "id,name\n9,Other\n")
+    code, _, err = ingest("--retry", first["job"])
+    assert code == 2
+    assert f"FILE_CHANGED: {url} is not the file" in err

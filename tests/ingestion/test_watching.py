@@ -210,3 +210,16 @@ def test_the_admin_shows_files_and_errors(folder: Path) -> None:
     assert "waits until it stands still" in page
     assert "NO_SUCH_BUCKET: There is none." in page
     assert str(folder) in client.get(reverse("admin:ingestion_watchedsource_changelist")).content.decode()
+
+
+def test_the_admin_adds_and_switches_off(folder: Path) -> None:
+    client: Client = client_of(make_operator())
+    added = {"path": str(folder), "source": "crm", "enabled": "on"}
+    assert client.post(reverse("admin:ingestion_watchedsource_add"), added).status_code == 302
+    watched = WatchedSource.objects.get(path=str(folder))
+    assert (watched.source, watched.enabled) == ("crm", True)
+    inline = {f"files-{name}_FORMS": "0" for name in ("TOTAL", "INITIAL", "MIN_NUM", "MAX_NUM")}
+    page = reverse("admin:ingestion_watchedsource_change", args=[watched.pk])
+    assert client.post(page, {"path": str(folder), "source": "crm", **inline}).status_code == 302
+    watched.refresh_from_db()
+    assert watched.enabled is False
