@@ -1,7 +1,7 @@
 """A filter over the ids that are in the store: "certainly not there" without asking, "perhaps there" worth a question. Pure.
 
-A Bloom filter of blocks (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007): an id sets eight bits
-of one block of 256, so that a lookup touches one line of memory. An id is an MD5, so its own bits are the hash. It grows by
+A Bloom filter of blocks (Putze, Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007): an id sets six bits
+of one block of 128, so that a lookup touches one line of memory. An id is an MD5, so its own bits are the hash. It grows by
 further filters, each twice as large as the one before (Almeida et al.: Scalable Bloom Filters, 2007).
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BITS_PER_ID = 24  # about one in ten thousand ids that are not there looks as if it were
+BITS_PER_ID = 24  # about one in three thousand ids that are not there looks as if it were
 CAPACITY_MIN = 4_000_000
-_WORDS = 4
+_WORDS = 2
 _BLOCK_BITS = 64 * _WORDS
 _BLOCKS_MAX = 2**32 - 1
 _ROWS_AT_ONCE = 250_000
@@ -53,6 +53,21 @@ class KnownIds:
         return np.concatenate(answers)
 
 
+def first_of_each(ids: Any) -> npt.NDArray[np.bool_]:
+    """Whether no id before it is the same, for each of a chunked array of 16 bytes each."""
+    pairs = np.concatenate([np.zeros((0, 2), dtype=np.uint64), *_halves(ids)])
+    order = np.argsort(pairs[:, 0])
+    alike = np.diff(pairs[order, 0]) == 0
+    first = np.ones(len(pairs), dtype=np.bool_)
+    seen: set[bytes] = set()
+    # Few have the same first half; which of these come first is seen one by one.
+    for place in np.union1d(order[1:][alike], order[:-1][alike]).tolist():
+        key = pairs[place].tobytes()
+        first[place] = key not in seen
+        seen.add(key)
+    return first
+
+
 class _Filter:
     """One filter of a fixed size, for ids as pairs of 64-bit numbers."""
 
@@ -81,14 +96,13 @@ class _Filter:
         return found
 
     def _places(self, halves: Words) -> tuple[npt.NDArray[np.int64], list[Words]]:
-        """For each id its block, and for each word of the block the two bits that it sets there."""
+        """For each id its block, and for each word of the block the three bits that it sets there."""
         block = ((halves[:, 0] >> np.uint64(32)) * np.uint64(self._blocks)) >> np.uint64(32)
         bits, one, six = halves[:, 1], np.uint64(1), np.uint64(63)
         masks = []
         for word in range(_WORDS):
-            first = (bits >> np.uint64(12 * word)) & six
-            second = (bits >> np.uint64(12 * word + 6)) & six
-            masks.append((one << first) | (one << second))
+            first, second, third = ((bits >> np.uint64(18 * word + 6 * bit)) & six for bit in range(3))
+            masks.append((one << first) | (one << second) | (one << third))
         return block.astype(np.int64), masks
 
 

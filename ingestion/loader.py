@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute
 from django.conf import settings
@@ -25,7 +24,7 @@ from config.clickhouse import cluster, data_version
 from config.clickhouse.client import StoreUnavailable, store_errors
 from config.clickhouse.locks import advisory_lock, holds
 from ingestion import insert_log
-from ingestion.known_ids import KnownIds
+from ingestion.known_ids import KnownIds, first_of_each
 from ingestion.removal import wait_for_changes
 
 LOCK = "records-writer"
@@ -81,7 +80,7 @@ class Loader:
         if records.num_rows == 0:
             return Loaded(0, 0)
         ids = records.column("id")
-        new = pl.Series(pl.from_arrow(ids.cast(pa.binary()))).is_first_distinct()
+        new = first_of_each(ids)
         # Until this chunk is in as a whole nobody knows which of its rows are: another attempt must ask about each.
         known_ids, self._filter = self._filter, None
         with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
@@ -92,8 +91,8 @@ class Loader:
             if known.elsewhere.num_rows:
                 self._note_deliveries(known.elsewhere)
             if len(known.ids):
-                new = new & ~pl.Series(pl.from_arrow(pa.compute.is_in(ids, value_set=known.ids)))
-            fresh = records if new.all() else records.filter(new.to_arrow())
+                new &= ~pa.compute.is_in(ids, value_set=known.ids).to_numpy()
+            fresh = records if new.all() else records.filter(pa.array(new))
             if fresh.num_rows:
                 place = insert_log.announce(at)
                 if not holds(LOCK):
