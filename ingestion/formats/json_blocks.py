@@ -23,7 +23,9 @@ DEPTH_MAX = 8
 # A block with more lines that Arrow's parser stops at is read line by line, and after so many such blocks all others are.
 STOPS_MAX = 20
 FAILURES_MAX = 3
-_LF, _CR, _SPACE, _OPEN, _CLOSE = b"\n\r {}"
+# Arrow's parser goes down a call for each level, and a line of many thousands ends the process.
+BRACKETS_MAX = 100
+_LF, _CR, _SPACE, _OPEN, _CLOSE, _LIST = b"\n\r {}["
 _AT_ROW = re.compile(r"in row (\d+)")
 # An escaped NUL or half of a surrogate pair: Arrow takes what must be looked at.
 _ODD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -134,10 +136,12 @@ def _spans(block: bytes) -> npt.NDArray[np.int64]:
 
 
 def _suspects(block: bytes, spans: npt.NDArray[np.int64]) -> list[int]:
-    """The lines, in order, that Arrow's parser must not see: not one `{…}`, too long, not UTF-8, or with an odd escape."""
+    """The lines, in order, that Arrow's parser must not see: not one `{…}`, too long, deep, not UTF-8, with an odd escape."""
     data = np.frombuffer(block, dtype=np.uint8)
     starts, ends = spans[:, 0], spans[:, 1]
     odd = (data[starts] != _OPEN) | (data[ends - 1] != _CLOSE) | (ends - starts > limits.ROW_BYTES_MAX)
+    brackets = np.flatnonzero((data == _OPEN) | (data == _LIST))
+    odd |= np.searchsorted(brackets, ends) - np.searchsorted(brackets, starts) > BRACKETS_MAX
     found = set(np.flatnonzero(odd).tolist())
     places = [match.start() for match in itertools.islice(_ODD_ESCAPE.finditer(block), STOPS_MAX + 1)]
     if not is_utf8(block):
