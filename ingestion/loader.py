@@ -28,7 +28,8 @@ from ingestion.known_ids import KnownIds, first_of_each
 from ingestion.removal import wait_for_changes
 
 LOCK = "records-writer"
-LOCK_WAIT_S = 900.0
+# Then the job sees whether it is to stop, and waits on: `ingestion.outages`.
+LOCK_WAIT_S = 30.0
 # Tables that hold the ids of one question, each with a name of its own: nobody else can empty it.
 IDS_PREFIX = "ingest_ids_"
 IDS_TABLES_LIMIT = 100

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from config.clickhouse.client import StoreUnavailable
-from config.clickhouse.locks import holds
+from config.clickhouse.locks import LockBusy, holds
 from config.errors import DomainError
 from ingestion import events
 from ingestion.formats.disk import disk_errors
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 PAUSE_MIN_S = 0.5
 PAUSE_MAX_S = 5.0
+# How long a job waits for its turn to write: a roll back of a large job takes hours.
+WRITER_WAIT_S = 6 * 3600.0
 # What ClickHouse says when it has no room: its own code, or the system's words in another one's text.
 _FULL_CODE = 243
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -92,22 +94,26 @@ class Patience:
         self.waited_s = 0.0
 
     def until_done(self, action: Callable[[], T]) -> T:
-        """What `action` returns, tried again while it raises `StoreUnavailable`: it must be one that may be repeated.
+        """What `action` returns, tried again while the store is away or the writer's lock taken: one that may be repeated.
 
-        Raises the last `StoreUnavailable` after the longest wait, `StopAsked`, `LockLost`, and what else `action` raises.
+        Raises the last `StoreUnavailable` or `LockBusy` after the longest wait, `StopAsked`, `LockLost`, and what else
+        `action` raises.
         """
         while True:
             try:
                 with trouble_told():
                     result = action()
             except StoreUnavailable as reason:
-                self._wait(reason)
+                self._wait(reason, most_s=settings.INGEST_STORE_WAIT_S)
+                continue
+            except LockBusy as reason:
+                self._wait(reason, most_s=WRITER_WAIT_S)
                 continue
             if self._since is not None:
                 self._go_on()
             return result
 
-    def _wait(self, reason: StoreUnavailable) -> None:
+    def _wait(self, reason: StoreUnavailable | LockBusy, *, most_s: float) -> None:
         now = time.monotonic()
         self._insist_on_lock()
         if self._since is None:
@@ -116,9 +122,9 @@ class Patience:
             self._job.save(update_fields=["waiting_since"])
             events.note(self._job, "waiting", reason.message)
         waited_s = now - self._since
-        if waited_s >= settings.INGEST_STORE_WAIT_S:
+        if waited_s >= most_s:
             self._over()
-            raise StoreUnavailable(f"{reason.message} It was waited for {waited_s:,.0f} s.") from reason
+            raise type(reason)(f"{reason.message} It was waited for {waited_s:,.0f} s.") from reason
         if self._is_to_stop():
             self._over()
             raise StopAsked("Stopped on request while it waited for the store.") from reason

@@ -16,10 +16,10 @@ from django.db import OperationalError, connection
 from django.test import override_settings
 
 from config.clickhouse import client as clients
-from config.clickhouse.locks import unlock
+from config.clickhouse.locks import advisory_lock, unlock
 from embedded import ports, processes
 from embedded.clickhouse_server import ClickHouse
-from ingestion import jobs
+from ingestion import jobs, loader
 from ingestion.cancelling import cancel
 from ingestion.formats import limits
 from ingestion.generator import write
@@ -209,6 +209,32 @@ def test_no_room_for_temporary_files_exits_3_with_what_to_do(tmp_path: Path) -> 
     assert (shown.returncode, json.loads(shown.stdout)[0]["error"]["code"]) == (3, "DISK_FULL")
     assert "TMPDIR" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_a_job_waits_for_its_turn_to_write_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "LOCK_WAIT_S", 0.05)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with advisory_lock(loader.LOCK, wait_s=20):
+            held.set()
+            release.wait(20)
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(20)
+    seen: list[bool] = []
+
+    def strike(job: IngestionJob) -> None:
+        seen.append(job.waiting_since is not None)
+        if seen[-1]:
+            release.set()
+
+    with override_settings(INGEST_STORE_WAIT_S=0):
+        job = loaded(people(tmp_path, mark()), on_progress=strike)
+    thread.join()
+    assert (job.state, counts(job), any(seen)) == ("done", (100, 100, 0, 0), True)
 
 
 def test_a_job_whose_lock_was_lost_writes_nothing_more(tmp_path: Path) -> None:
