@@ -44,7 +44,7 @@ test: $(VENV)/dev.stamp
 test-all: $(VENV)/e2e.stamp $(VENV)/spark.stamp $(AIRFLOW)/airflow.stamp
 	$(PYTEST) -m "not long" $(ARGS)
 
-test-long: $(VENV)/e2e.stamp
+test-long: $(VENV)/e2e.stamp $(VENV)/spark.stamp
 	$(PYTEST) -m "long" --timeout 3600 $(ARGS)
 	$(RUN) -m tests.faults.cycles --cycles 58 $(if $(SEED),--seed $(SEED))
 	$(RUN) -m tests.faults.planted

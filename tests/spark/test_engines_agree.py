@@ -116,6 +116,16 @@ def test_engines_agree_on_nasty_csv(tmp_path: Path) -> None:
     assert {letter[2] for letter in found.letters} >= {"RAGGED_ROW", "BAD_QUOTE", "NOTHING_USABLE"}
 
 
+def test_engines_agree_where_parts_begin_inside_a_field_that_looks_like_rows(tmp_path: Path) -> None:
+    city = mark()
+    rows = [f"{number},Ann {number},{city}\n" for number in range(1_000)]
+    inside = "".join(f"{number},Bo {number},{city}\n" for number in range(5_000, 8_000))
+    assert len(inside) > 2 * PART_BYTES
+    rows[500] = f'500,"{inside}",{city}\n'
+    found = assert_engines_agree(written(tmp_path, "a.csv", "id,name,city\n" + "".join(rows)))
+    assert found.counts[0] == 1_000
+
+
 @override_settings(SPARK_PART_BYTES=1_500_000)
 def test_engines_agree_where_a_broken_quote_stands_in_every_part(tmp_path: Path) -> None:
     city = mark()

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC
 from pathlib import Path
 
@@ -111,7 +111,11 @@ def writer_held() -> Iterator[None]:
 
 def executors() -> list[psutil.Process]:
     """The Python processes of this test's Spark, those that run tasks."""
-    python = [child for child in psutil.Process().children(recursive=True) if "pyspark.daemon" in child.cmdline()]
+    python = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if "pyspark.daemon" in child.cmdline():
+                python.append(child)
     return [child for child in python if child.ppid() in {process.pid for process in python}]
 
 
