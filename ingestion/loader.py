@@ -82,11 +82,9 @@ class Loader:
             return Loaded(0, 0)
         ids = records.column("id")
         new = first_of_each(ids)
-        # Until this chunk is in as a whole nobody knows which of its rows are: another attempt must ask about each.
-        known_ids, self._filter = self._filter, None
         with advisory_lock(LOCK, wait_s=LOCK_WAIT_S), store_errors():
             wait_for_writes_in_flight()
-            known_ids = self._up_to_date(known_ids, records.num_rows)
+            known_ids = self._filter = self._up_to_date(self._filter, records.num_rows)
             suspects = ids if known_ids is None else ids.filter(pa.array(known_ids.may_hold(ids)))
             known = self._known(suspects, at)
             if known.elsewhere.num_rows:
@@ -101,10 +99,10 @@ class Loader:
                         "The connection that held the writer's lock was lost. Run the same command again."
                     )
                 self._insert(fresh, chunk=chunk, at=at)
+                # Only now: of an insert that broke off the log tells the next attempt, and what came of it the store.
                 if known_ids is not None:
                     known_ids.add(fresh.column("id"))
                     self._seen = place
-        self._filter = known_ids
         if fresh.num_rows:
             data_version.raise_version()
         loaded = fresh.num_rows + known.own
