@@ -13,6 +13,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminEmailInputWidget,
+    UnfoldAdminFileFieldWidget,
     UnfoldAdminIntegerFieldWidget,
     UnfoldAdminSelectWidget,
     UnfoldAdminTextareaWidget,
@@ -58,7 +59,8 @@ class OperationForm(forms.Form):
             elif isinstance(field, forms.MultipleChoiceField):
                 field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.choices)
             elif isinstance(field, forms.FileField):
-                field.widget = forms.FileInput(attrs={**field.widget.attrs, "class": "mh-file"})
+                # The theme writes the chosen name into the text beside it, which its own widget has.
+                field.widget = UnfoldAdminFileFieldWidget(attrs=field.widget.attrs)
             elif isinstance(field, forms.BooleanField):
                 field.widget = UnfoldBooleanWidget(attrs=field.widget.attrs)
             elif isinstance(field.widget, forms.Textarea):

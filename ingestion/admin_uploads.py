@@ -11,6 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
@@ -60,8 +61,12 @@ class UploadAdmin(ReadOnlyAdmin):
         return upload.get_state_display()
 
     @admin.display(description="Size", ordering="size_bytes")
-    def size(self, upload: Upload) -> SafeString | str:
-        return size_text(upload.size_bytes) if upload.size_bytes else quiet("–")
+    def size(self, upload: Upload) -> SafeString:
+        return (
+            format_html('<span class="mh-figure">{}</span>', size_text(upload.size_bytes))
+            if upload.size_bytes
+            else quiet("–")
+        )
 
     @admin.display(description="By")
     def by(self, upload: Upload) -> str:
@@ -86,6 +91,7 @@ class UploadAdmin(ReadOnlyAdmin):
             upload_files.insist_on_room(int(request.META.get("CONTENT_LENGTH") or 0))
         except (DomainError, ValueError, OSError) as exc:
             form = UploadForm({})
+            form.errors.clear()  # nothing of it was read
             form.add_error("file", _told(exc))
             return self._add_page(request, form, status=exc.status if isinstance(exc, DomainError) else 500)
         handler = ToUploadFolder()
