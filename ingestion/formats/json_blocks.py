@@ -25,6 +25,8 @@ STOPS_MAX = 20
 FAILURES_MAX = 3
 # Arrow's parser goes down a call for each level, and a line of many thousands ends the process.
 BRACKETS_MAX = 100
+# It makes a column of every key that it meets, for all rows of a part: so many bytes hold no more than the memory does.
+PART_BYTES = 128 * 1024
 _LF, _CR, _SPACE, _OPEN, _CLOSE, _LIST = b"\n\r {}["
 _AT_ROW = re.compile(r"in row (\d+)")
 # An escaped NUL or half of a surrogate pair: Arrow takes what must be looked at.
@@ -72,9 +74,12 @@ class PlainObjects:
         first = 0
         for suspect in [*_suspects(block, spans), len(spans)]:
             while first < suspect:
-                stop = self._parse(block, spans, first, suspect, tables)
+                until = int(np.searchsorted(spans[:, 1], spans[first, 0] + PART_BYTES, side="right"))
+                until = min(suspect, max(first + 1, until))
+                stop = self._parse(block, spans, first, until, tables)
                 if stop is None:
-                    break
+                    first = until
+                    continue
                 if stop > first and self._parse(block, spans, first, stop, tables) is not None:
                     raise _NotPlain
                 odd.append(stop)
@@ -168,11 +173,18 @@ def _not_utf8(block: bytes, spans: npt.NDArray[np.int64]) -> list[int]:
 
 
 def _parsed(part: bytes, types: Any) -> Any:
-    return pa.json.read_json(
+    table = pa.json.read_json(
         io.BytesIO(part),
         read_options=pa.json.ReadOptions(use_threads=False, block_size=len(part) + 1),
         parse_options=pa.json.ParseOptions(explicit_schema=types if len(types) else None, newlines_in_values=False),
     )
+    if sum(_leaves(field.type) for field in table.schema) > limits.COLUMNS_MAX:
+        raise _NotPlain
+    return table
+
+
+def _leaves(kind: Any) -> int:
+    return sum(_leaves(member.type) for member in kind) if pa.types.is_struct(kind) else 1
 
 
 def _kept(schema: Any) -> Any:

@@ -158,3 +158,12 @@ def test_xinclude_is_never_fetched(tmp_path: Path) -> None:
     (chunk,) = chunks(found.detected.reader(path), found.mapping, chunk_rows=1000, skip=0)
     assert "file:///etc/passwd" in str(chunk.records.to_pylist()[1])
     assert "root:" not in str(chunk.records.to_pylist())
+
+
+def test_ever_new_keys_are_not_all_columns_at_once(tmp_path: Path) -> None:
+    lines = (",".join(f'"k{row * 100 + key}":"v"' for key in range(100)) for row in range(200))
+    text = "".join(f'{{"id":{row},"name":"Ann",{keys}}}\n' for row, keys in enumerate(lines))
+    found = jobs.inspect(written(tmp_path, "a.jsonl", text))
+    batches = list(found.detected.reader(tmp_path / "a.jsonl"))
+    assert sum(batch.rows.num_rows for batch in batches) == 200
+    assert max(batch.rows.num_columns for batch in batches) <= limits.COLUMNS_MAX + 200
