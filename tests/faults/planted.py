@@ -32,6 +32,48 @@ class Fault:
 
 FAULTS = [
     Fault(
+        "an upload is started as often as it is sent",
+        "ingestion/uploads.py",
+        "        if kept.job is not None:\n",
+        "        if False:\n",
+        "tests/ingestion/test_uploads.py",
+    ),
+    Fault(
+        "a look that comes late undoes a newer wish",
+        "ingestion/uploads.py",
+        "Upload.objects.filter(pk=upload.pk, turn=upload.turn, state=_State.LOOKING)",
+        "Upload.objects.filter(pk=upload.pk)",
+        "tests/ingestion/test_uploads.py",
+    ),
+    Fault(
+        "an upload is stored however long it is",
+        "ingestion/upload_files.py",
+        "if self._written > settings.INGEST_UPLOAD_BYTES_MAX:",
+        "if False:",
+        "tests/ingestion/test_uploads.py",
+    ),
+    Fault(
+        "any file of the machine may be named",
+        "ingestion/uploads.py",
+        "any(path.is_relative_to(folder) for folder in folders) and path.is_file()",
+        "path.is_file()",
+        "tests/ingestion/test_uploads.py",
+    ),
+    Fault(
+        "the file of a job goes while its rejects may need it",
+        "ingestion/retention.py",
+        "job__state__in=_ENDED_WELL, job__rows_rejected=0, job__finished_at__lt=unused",
+        "job__state__in=_ENDED_WELL, job__finished_at__lt=unused",
+        "tests/ingestion/test_uploads.py",
+    ),
+    Fault(
+        "a rejected cell runs as a formula",
+        "ingestion/admin_job_pages.py",
+        "if cell.startswith(_FORMULA)",
+        "if False",
+        "tests/ingestion/test_job_pages.py",
+    ),
+    Fault(
         "the tables of one server are taken for those of a cluster",
         "config/clickhouse/schema.py",
         'if engine and engine.startswith("Replicated") != bool(kind):',

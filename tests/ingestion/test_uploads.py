@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from ingestion import retention, upload_files, uploads, working
+from ingestion import previews, retention, upload_files, uploads, working
 from ingestion.formats.batches import UnreadableFile
 from ingestion.models import IngestionJob, SavedMapping, Upload
 from tests.ingestion.stored import counts, mark
@@ -363,3 +365,34 @@ def test_a_lost_message_is_sent_again() -> None:
     Upload.objects.filter(state="looking").exclude(pk=key).update(state="refused")
     Upload.objects.filter(pk=key).update(sent_at=timezone.now() - timedelta(minutes=2))
     assert (uploads.sweep(now=timezone.now()), uploads.sweep(now=timezone.now())) == (1, 0)
+
+
+def test_five_starts_at_once_make_one_job() -> None:
+    upload = uploaded(people(mark()))
+
+    def start(_: int) -> uuid.UUID:
+        try:
+            return uploads.start(upload, now=timezone.now())[0].pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        jobs = set(pool.map(start, range(5)))
+    assert jobs == {IngestionJob.objects.get(upload=upload).pk}
+    assert IngestionJob.objects.filter(source_path=upload.path).count() == 1
+
+
+def test_a_look_that_comes_late_does_not_undo_a_newer_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = uploaded(people(mark()))
+    act(upload, "look", town="")
+    look = previews.look
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        found = look(*arguments, **options)
+        monkeypatch.setattr(previews, "look", look)
+        Upload.objects.filter(pk=upload.pk).update(turn=99)
+        return found
+
+    monkeypatch.setattr(previews, "look", slow)
+    uploads.look_at(upload.pk)
+    assert Upload.objects.get(pk=upload.pk).state == "looking"
