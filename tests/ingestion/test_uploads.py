@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xlsxwriter
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
@@ -396,3 +397,23 @@ def test_a_look_that_comes_late_does_not_undo_a_newer_wish(monkeypatch: pytest.M
     monkeypatch.setattr(previews, "look", slow)
     uploads.look_at(upload.pk)
     assert Upload.objects.get(pk=upload.pk).state == "looking"
+
+
+def test_a_sheet_of_a_workbook_is_chosen(tmp_path: Path) -> None:
+    with xlsxwriter.Workbook(str(tmp_path / "book.xlsx")) as book:
+        for name in ("People", "Shops"):
+            sheet = book.add_worksheet(name)
+            sheet.write_row(0, 0, ["name", "city"])
+            sheet.write_row(1, 0, [f"One of {name}", mark()])
+    upload = uploaded((tmp_path / "book.xlsx").read_bytes(), "book.xlsx")
+    assert (upload.result["sheets"], upload.result["detected"]["choice"]) == (["People", "Shops"], "People")
+    act(upload, "look", part="Shops")
+    uploads.look_at(upload.pk)
+    upload.refresh_from_db()
+    assert upload.result["preview"]["rows"][0]["values"]["name"] == "One of Shops"
+
+
+def test_an_empty_file_is_refused_and_leaves_nothing(upload_folder: Path) -> None:
+    response = post(b"")
+    assert (response.status_code, "empty" in text_of(response)) == (200, True)
+    assert list(upload_folder.iterdir()) == []
