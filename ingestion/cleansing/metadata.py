@@ -5,8 +5,11 @@ from collections.abc import Mapping
 
 import polars as pl
 
+# Tidied texts, "" for none, and whether they are JSON already.
+Column = tuple[pl.Series, bool]
 
-def canonical_json(columns: Mapping[str, tuple[pl.Series, bool]], rows: int) -> pl.Series:
+
+def canonical_json(columns: Mapping[str, Column], rows: int) -> pl.Series:
     """{key: (tidied texts, whether they are JSON already)} to one JSON object text a row, '{}' when all are empty."""
     frame: dict[str, pl.Series] = {}
     members: list[pl.Expr] = []
@@ -32,6 +35,19 @@ def canonical_json(columns: Mapping[str, tuple[pl.Series, bool]], rows: int) -> 
         return pl.Series(["{}"], dtype=pl.String).new_from_index(0, rows)
     body = members[0].fill_null("") if len(members) == 1 else pl.concat_str(members, separator=",", ignore_nulls=True)
     return pl.DataFrame(frame).select(pl.concat_str([pl.lit("{"), body, pl.lit("}")])).to_series()
+
+
+def joined(one: Column, other: Column) -> Column:
+    """Two columns of which a row has a value in one at most (of both, the first), as one."""
+    if one[1] != other[1]:
+        one, other = ((values if is_json else _as_json(values), True) for values, is_json in (one, other))
+    return one[0].zip_with(one[0] != "", other[0]), one[1]
+
+
+def _as_json(values: pl.Series) -> pl.Series:
+    """Texts as JSON strings, "" where there is none."""
+    quoted = '"' + _escaped(values) + '"'
+    return quoted.set(values == "", "")
 
 
 def _escaped(values: pl.Series) -> pl.Series:

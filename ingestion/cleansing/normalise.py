@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ import pyarrow as pa
 from ingestion import countries
 from ingestion.cleansing import statuses
 from ingestion.cleansing.dates import parse_dates
-from ingestion.cleansing.metadata import canonical_json
+from ingestion.cleansing.metadata import Column, canonical_json, joined
 from ingestion.cleansing.phones import normalise_phones
 from ingestion.cleansing.text import blank_out, tidy
 from ingestion.fields import FIELDS, IDENTIFYING, LENGTH_MAX, NAME_PARTS, WEIGHTS
@@ -65,7 +64,7 @@ class _Work:
     rows: int
     values: dict[str, pl.Series] = field(default_factory=dict)
     bad: list[tuple[str, str, pl.Series]] = field(default_factory=list)
-    metadata: dict[str, tuple[pl.Series, bool]] = field(default_factory=dict)
+    metadata: dict[str, Column] = field(default_factory=dict)
     beside: dict[str, pl.Series] = field(default_factory=dict)
 
     def refuse(self, name: str, reason: str, where: pl.Series, source: str, given: pl.Series) -> None:
@@ -77,11 +76,8 @@ class _Work:
 
     def keep(self, source: str, given: pl.Series, where: pl.Series) -> None:
         """Keeps the given texts at `where` in the metadata under their source's name."""
-        kept = _blank(given, ~where)
-        if source in self.metadata:
-            before = self.metadata[source][0]
-            kept = before.zip_with(before != "", kept)
-        self.metadata[source] = (kept, False)
+        kept = _blank(given, ~where), False
+        self.metadata[source] = joined(self.metadata[source], kept) if source in self.metadata else kept
 
 
 def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, pa.RecordBatch]:
@@ -110,8 +106,11 @@ def normalise(batch: pa.RecordBatch, mapping: Mapping) -> tuple[pa.RecordBatch, 
 
 def _add_metadata(work: _Work, name: str, values: pl.Series, *, is_json: bool) -> None:
     if name in work.metadata:  # the same path holds text in some rows and a list in others
-        name = f"{name}[]"
-    work.metadata[name] = (values, is_json)
+        texts = values if not is_json else work.metadata[name][0]
+        work.beside[name] = texts
+        work.metadata[name] = joined(work.metadata[name], (values, is_json))
+    else:
+        work.metadata[name] = (values, is_json)
 
 
 def _set_fields(work: _Work, given: dict[str, tuple[str, pl.Series]], mapping: Mapping) -> None:
@@ -142,7 +141,8 @@ def _set_name(work: _Work, mapping: Mapping) -> None:
         turn = names.str.contains(INVERTED) & ~names.str.contains(NOT_INVERTED)
         names = names.zip_with(~turn, names.str.replace(INVERTED, TURNED))
     if mapping.name_parts and (names == "").any():
-        parts = [work.metadata[source][0] for source in mapping.name_parts if source in work.metadata]
+        given = [_text_column(work, source) for source in mapping.name_parts]
+        parts = [part for part in given if part is not None]
     if any((part != "").any() for part in parts):
         frame = pl.DataFrame([part.alias(str(place)) for place, part in enumerate(parts)])
         joined = frame.select(pl.concat_str(pl.all(), separator=" ")).to_series()
@@ -182,7 +182,7 @@ def _set_by_words(work: _Work, name: str, source: str, canonical: Callable[[str]
 def _set_phone(work: _Work, source: str, given: dict[str, tuple[str, pl.Series]], mapping: Mapping) -> None:
     values = work.values["phone"]
     regions = work.values["country"]
-    states = _region_values(work, mapping.region_column)
+    states = _text_column(work, mapping.region_column)
     if states is not None:
         in_us = states.is_in(list(US_STATES)) & (regions == "")
         regions = regions.zip_with(~in_us, pl.Series(["USA"], dtype=pl.String).new_from_index(0, work.rows))
@@ -193,7 +193,8 @@ def _set_phone(work: _Work, source: str, given: dict[str, tuple[str, pl.Series]]
     work.values["phone"] = phones.values
 
 
-def _region_values(work: _Work, column: str | None) -> pl.Series | None:
+def _text_column(work: _Work, column: str | None) -> pl.Series | None:
+    """A column that no field has taken, if there is one of that name."""
     if column in work.beside:
         return work.beside[column]
     return work.metadata[column][0] if column in work.metadata else None
@@ -210,7 +211,7 @@ def _assemble(work: _Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     frame = pl.DataFrame({name: work.values[name] for name in FIELDS})
     frame = frame.with_columns(metadata=canonical_json(work.metadata, work.rows))
     by_words = _by_words(work.metadata)
-    same = by_words.keys() == work.metadata.keys()
+    same = all(by_words.get(name) is column for name, column in work.metadata.items())
     frame = frame.with_columns(said=pl.col("metadata") if same else canonical_json(by_words, work.rows))
     frame = frame.with_columns(data_quality_score=_score(frame)).with_row_index("position")
     errors = _errors(work)
@@ -228,14 +229,27 @@ def _assemble(work: _Work) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     return pa.RecordBatch.from_arrays([columns[name] for name in CLEAN_SCHEMA.names], schema=CLEAN_SCHEMA), rejected
 
 
-def _by_words(metadata: dict[str, tuple[pl.Series, bool]]) -> dict[str, tuple[pl.Series, bool]]:
+def _by_words(metadata: dict[str, Column]) -> dict[str, Column]:
     """The metadata under names that do not depend on who wrote it: PostalCode, "Postal Code" and postal_code are one.
 
-    Only plain names are rewritten, and none that would meet another.
+    Only plain names are rewritten. A row that has a value under two of them keeps both as they are: what a record is called by
+    depends on nothing but the record.
     """
-    names = {name: words_of(name) if _PLAIN_NAME.fullmatch(name) else name for name in metadata}
-    times = Counter(names.values())
-    return {words if times[words] == 1 else name: metadata[name] for name, words in names.items()}
+    groups: dict[str, list[str]] = {}
+    for name in metadata:
+        groups.setdefault(words_of(name) if _PLAIN_NAME.fullmatch(name) else name, []).append(name)
+    result: dict[str, Column] = {}
+    for words, names in groups.items():
+        if len(names) == 1:
+            result[words] = metadata[names[0]]
+            continue
+        filled = pl.DataFrame([(metadata[name][0] != "").alias(name) for name in names]).sum_horizontal()
+        alone = filled <= 1
+        for name in names:
+            values, is_json = metadata[name]
+            for key, kept in ((words, _blank(values, ~alone)), (name, _blank(values, alone))):
+                result[key] = joined(result[key], (kept, is_json)) if key in result else (kept, is_json)
+    return result
 
 
 def _identity(frame: pl.DataFrame) -> pl.Series:

@@ -345,3 +345,42 @@ def _note(metadata: str) -> str:
     import json
 
     return str(json.loads(metadata).get("note", ""))
+
+
+_NAMES = ("PostalCode", "postal_code", "Postal Code", "plan")
+
+
+@given(
+    rows=st.lists(
+        st.fixed_dictionaries({name: st.sampled_from(["", "1", '2"']) for name in _NAMES}), min_size=1, max_size=6
+    )
+)
+def test_a_record_has_the_same_id_and_metadata_whatever_rows_are_read_with_it(rows: list[dict[str, str]]) -> None:
+    mapping = mapped("user_id")
+    together = clean({"user_id": ["1"] * len(rows)} | {name: [row[name] for row in rows] for name in _NAMES}, mapping)
+    apart = [
+        clean({"user_id": ["1"]} | {name: [value] for name, value in row.items() if value}, mapping)[0] for row in rows
+    ]
+    assert [(record["id"], record["metadata"]) for record in together] == [
+        (record["id"], record["metadata"]) for record in apart
+    ]
+
+
+def test_a_record_with_two_spellings_of_a_name_is_not_one_with_one() -> None:
+    columns = {"user_id": ["1"] * 3, "PostalCode": ["1", "", "1"], "postal_code": ["", "1", "1"]}
+    first, second, both = clean(columns, mapped("user_id"))
+    assert first["id"] == second["id"]
+    assert first["id"] != both["id"]
+    assert both["metadata"] == '{"PostalCode":"1","postal_code":"1"}'
+
+
+def test_a_path_that_is_text_in_one_row_and_a_list_in_another_keeps_its_name() -> None:
+    fields: list[Any] = [
+        pa.field("user_id", pa.string()),
+        pa.field("t", pa.string()),
+        pa.field("t", pa.string(), metadata=JSON_COLUMN),
+    ]
+    cells = [pa.array(["1", "2"]), pa.array(['a"b', ""]), pa.array(["", '["a","b"]'])]
+    records = normalise(pa.RecordBatch.from_arrays(cells, schema=pa.schema(fields)), mapped("user_id"))[0].to_pylist()
+    assert [record["metadata"] for record in records] == ['{"t":"a\\"b"}', '{"t":["a","b"]}']
+    assert records[0]["id"] == clean({"user_id": ["1"], "t": ['a"b']}, mapped("user_id"))[0]["id"]
