@@ -17,7 +17,9 @@ from ingestion.formats.sql_values import MYSQL, POSTGRESQL, SQLITE
 BATCH_ROWS = 50_000
 SAMPLE_ROWS = 500
 SAMPLE_BYTES_MAX = 32 * 1024 * 1024
-_MYSQL = re.compile(r"MySQL dump|MariaDB dump|/\*!\d{5}|ENGINE\s*=|AUTO_INCREMENT|`\w+`|\\'", re.IGNORECASE)
+_MYSQL = re.compile(r"MySQL dump|MariaDB dump|/\*!\d{5}|ENGINE\s*=|AUTO_INCREMENT", re.IGNORECASE)
+# What a text may hold as well: it tells only where nothing else does.
+_LIKE_MYSQL = re.compile(r"`\w+`|\\'")
 _POSTGRESQL = re.compile(
     r"PostgreSQL database dump|standard_conforming_strings|COPY\s[^;]{1,2000}\sFROM\s+stdin|pg_catalog|character varying|"
     r"nextval\(|::regclass|^\\\w|DB Server: PostgreSql",
@@ -67,9 +69,9 @@ def sql_dialect(sample: str) -> SqlDialect:
     """The dialect of a dump by its beginning; one that tells nothing is read as standard SQL, which PostgreSQL is."""
     if _POSTGRESQL.search(sample):
         return SqlDialect(POSTGRESQL, backslashes=_ESCAPING.search(sample) is not None)
-    if _SQLITE.search(sample) and not _MYSQL.search(sample.replace("`", "")):
+    if _SQLITE.search(sample) and not _MYSQL.search(sample):
         return SqlDialect(SQLITE, backslashes=False)
-    if _MYSQL.search(sample):
+    if _MYSQL.search(sample) or _LIKE_MYSQL.search(sample):
         return SqlDialect(MYSQL, backslashes=True)
     return SqlDialect(POSTGRESQL, backslashes=False)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingestion.formats import limits
@@ -322,6 +322,7 @@ WRITERS = {
 }
 
 
+@example([(None, None, "\\")], "sqlite", 5)
 @given(TABLE, st.sampled_from([*WRITERS, "copy"]), st.sampled_from([5, 4096]))
 def test_what_a_dump_writer_wrote_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str | None, ...]], kind: str, block: int
