@@ -39,7 +39,7 @@ status: $(VENV)/run.stamp
 	@$(RUN) -m embedded.demo status
 
 test: $(VENV)/dev.stamp
-	$(PYTEST) -m "not browser and not machine and not cluster and not services and not spark and not airflow and not long" $(ARGS)
+	$(PYTEST) -m "not browser and not kills and not machine and not cluster and not services and not spark and not airflow and not long" $(ARGS)
 
 test-all: $(VENV)/e2e.stamp $(VENV)/spark.stamp $(AIRFLOW)/airflow.stamp
 	$(PYTEST) -m "not long" $(ARGS)

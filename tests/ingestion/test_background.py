@@ -14,7 +14,7 @@ from tests.faults.processes import IngestionWorker
 from tests.ingestion.stored import count, counts, mark
 from tests.ingestion.test_queueing import LONG_AGO, messages, queued
 
-pytestmark = pytest.mark.usefixtures("stores")
+pytestmark = [pytest.mark.kills, pytest.mark.usefixtures("stores")]
 SOON_S = 60.0
 
 

@@ -92,6 +92,7 @@ def test_a_second_format_of_the_same_records_adds_none(tmp_path: Path) -> None:
     assert count("job_id = {job:UUID}", job=str(first.pk)) == unique
 
 
+@pytest.mark.kills
 @pytest.mark.usefixtures("stores")
 @pytest.mark.parametrize("file_format", ["xml", "parquet", "xlsx"])
 def test_kill_minus_9_and_again_gives_every_row_once(tmp_path: Path, file_format: str) -> None:

@@ -29,7 +29,7 @@ from tests.faults.processes import environment_of
 from tests.ingestion.files import written
 from tests.ingestion.stored import count, counts, loaded, mark
 
-pytestmark = pytest.mark.usefixtures("stores", "small_blocks")
+pytestmark = [pytest.mark.kills, pytest.mark.usefixtures("stores", "small_blocks")]
 
 
 @pytest.fixture

@@ -147,6 +147,7 @@ def test_an_interrupted_roll_back_is_ended_by_the_next(tmp_path: Path) -> None:
     assert (job.rows_removed, job.rows_handed_over, stored(city)) == (7, 3, [0, 1, 9])
 
 
+@pytest.mark.kills
 def test_kill_minus_9_of_a_roll_back_and_again(tmp_path: Path) -> None:
     city = mark()
     first, _ = loaded(people(tmp_path, city, range(300))), loaded(people(tmp_path, city, range(250, 310)))
@@ -187,6 +188,7 @@ _NUMBERS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 _STEP = st.one_of(st.tuples(st.just("load"), _NUMBERS), st.tuples(st.just("roll back"), st.integers(0, 5)))
 
 
+@pytest.mark.kills
 @settings(max_examples=4)
 @given(steps=st.lists(_STEP, min_size=3, max_size=6))
 def test_the_table_is_the_union_of_the_kept_jobs(

@@ -9,7 +9,7 @@ from benchmarks.ingest_sql import insert_select
 from config.clickhouse.client import writer
 from ingestion import generator, jobs
 
-pytestmark = pytest.mark.usefixtures("stores")
+pytestmark = [pytest.mark.kills, pytest.mark.usefixtures("stores")]
 
 COLUMNS = (
     "id, user_id, email, name, phone, address, city, country, created_date, status, metadata, data_quality_score, "

@@ -288,6 +288,7 @@ def test_the_command_ends_with_2_for_a_wrong_bucket_and_3_for_a_store_that_is_aw
     assert (refused.value.returncode, away.value.returncode) == (2, 3)
 
 
+@pytest.mark.kills
 @pytest.mark.usefixtures("stores")
 def test_a_load_from_s3_that_was_killed_goes_on(bucket: Bucket, tmp_path: Path, settings: LazySettings) -> None:
     write(tmp_path / "people.csv", rows=120_000, seed=int(mark()[1:8], 16))
