@@ -97,7 +97,7 @@ DEFAULT_FROM_EMAIL: str = env.str("EMAIL_FROM", default="Meterhouse <no-reply@lo
 REJECT_THRESHOLD: float = env.float("REJECT_THRESHOLD", default=0.001)
 INGEST_UNPACKED_BYTES_MAX: int = env.int("INGEST_UNPACKED_BYTES_MAX", default=1_099_511_627_776)
 INGEST_UNPACKED_RATIO_MAX: int = env.int("INGEST_UNPACKED_RATIO_MAX", default=500)
-INGEST_FILTER_BYTES_MAX: int = env.int("INGEST_FILTER_BYTES_MAX", default=402_653_184)
+INGEST_FILTER_BYTES_MAX: int = env.int("INGEST_FILTER_BYTES_MAX", default=268_435_456)
 INGEST_STORE_WAIT_S: int = env.int("INGEST_STORE_WAIT_S", default=600)
 INGEST_ATTEMPTS_MAX: int = env.int("INGEST_ATTEMPTS_MAX", default=5)
 # Objects of S3 are copied here while they are read; "" is the system's folder for temporary files.
